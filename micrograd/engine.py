@@ -1,0 +1,178 @@
+"""Reverse-mode automatic differentiation over a graph of scalars, built as they are calculated.
+
+    >>> from micrograd.engine import Value
+    >>> a, b = Value(2.0), Value(-3.0)
+    >>> c = a * b + b**2
+    >>> c.backward()
+    >>> c, a.grad, b.grad
+    (Value(data=3.0, grad=1), -3.0, -4.0)
+
+Every operation makes a new `Value` that remembers its operands. `backward()` walks that graph from its end and
+applies the chain rule, one row of the table at the foot of this page for each operation. That is all. Vectors,
+second derivatives and speed live elsewhere: see `micrograd.nn`, `micrograd.jit`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from micrograd import ops
+
+Data = Any  # a float as a rule; anything that does arithmetic will do
+
+
+def function(name: str) -> Callable[..., Value]:
+    """The function `ops.<name>` as a method of Values: of one operand, or of several."""
+
+    def apply(*operands: Value | Data) -> Value:
+        values = tuple(v if isinstance(v, Value) else Value(v) for v in operands)
+        return Value(getattr(ops, name)(*[v.data for v in values]), values, name)
+
+    apply.__name__, apply.__doc__ = name, getattr(ops, name).__doc__
+    return apply
+
+
+class Value:
+    """A scalar, how it was made, and, after `backward()`, the derivative of the result by it."""
+
+    __slots__ = ("data", "grad", "_prev", "_op", "__dict__", "__weakref__")
+    label = ""
+
+    def __init__(self, data: Data, _children: Iterable[Value] = (), _op: str = "", label: str = ""):
+        self.data = data if data.__class__ is float else ops.number(data)
+        self.grad: Data = 0
+        self._prev = tuple(_children)  # the operands, in order
+        self._op = _op  # the operation that made this value of them: a row of PULLBACKS
+        if label:
+            self.label = label
+
+    def __add__(self, other: Value | Data) -> Value:
+        other = other if isinstance(other, Value) else Value(other)
+        return Value(self.data + other.data, (self, other), "+")
+
+    def __mul__(self, other: Value | Data) -> Value:
+        other = other if isinstance(other, Value) else Value(other)
+        return Value(self.data * other.data, (self, other), "*")
+
+    def __truediv__(self, other: Value | Data) -> Value:
+        other = other if isinstance(other, Value) else Value(other)
+        return Value(ops.divide(self.data, other.data), (self, other), "/")
+
+    def __pow__(self, other: Value | Data) -> Value:
+        if isinstance(other, (int, float)):
+            n = ops.number(other)
+            return Value(ops.power(self.data, n), (self,), f"**{n}")
+        other = other if isinstance(other, Value) else Value(other)
+        return Value(ops.power(self.data, other.data), (self, other), "pow")
+
+    def __neg__(self) -> Value:
+        return self * -1
+
+    def __sub__(self, other: Value | Data) -> Value:
+        other = other if isinstance(other, Value) else Value(other)
+        return Value(self.data - other.data, (self, other), "-")
+
+    def __rsub__(self, other: Data) -> Value:
+        return Value(other) - self
+
+    def __rtruediv__(self, other: Data) -> Value:
+        return Value(other) / self
+
+    def __rpow__(self, other: Data) -> Value:
+        return Value(other) ** self
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __lt__(self, other: Value | Data) -> bool:
+        return bool(self.data < (other if isinstance(other, Value) else Value(other)).data)
+
+    def __le__(self, other: Value | Data) -> bool:
+        return self.data <= data_of(other)
+
+    def __gt__(self, other: Value | Data) -> bool:
+        return self.data > data_of(other)
+
+    def __ge__(self, other: Value | Data) -> bool:
+        return self.data >= data_of(other)
+
+    def __float__(self) -> float:
+        return float(self.data)
+
+    def __repr__(self) -> str:
+        return f"Value(data={self.data}, grad={self.grad})"
+
+    def relu(self) -> Value:
+        return Value(ops.relu(self.data), (self,), "ReLU")
+
+    abs, sqrt = function("abs"), function("sqrt")
+    exp, log, sin, cos = function("exp"), function("log"), function("sin"), function("cos")
+    tanh, sigmoid, softplus, erf = function("tanh"), function("sigmoid"), function("softplus"), function("erf")
+    maximum, minimum, where = function("maximum"), function("minimum"), function("where")
+    __abs__ = abs
+
+    def _backward(self) -> None:
+        """Send this value's gradient on to its operands. Assign your own to a value that you made yourself."""
+        pullback = PULLBACKS.get(self._op) or PULLBACKS.get(self._op[:2])
+        if pullback is None:
+            raise NotImplementedError(f"no derivative is known for the operation {self._op!r}: assign its _backward")
+        for v, gradient in zip(self._prev, pullback(self.grad, self, *self._prev)):
+            v.grad += gradient
+
+    def backward(self) -> None:
+        """Differentiate this value by everything it was made of.
+
+        Values in between get a fresh gradient each time; leaves add theirs to what `grad` holds, until you set it to 0.
+        """
+        order, seen, stack = [], set(), [self]  # depth first: operands enter the order before what is made of them
+        while stack:
+            v = stack.pop()
+            if v.__class__ is tuple:
+                order.append(v[0])
+            elif v not in seen:
+                seen.add(v)
+                stack.append((v,))  # comes up again when all its operands are in the order
+                stack += [child for child in v._prev if child._prev]
+                if v._prev:
+                    v.grad = 0
+        self.grad += 1
+        for v in reversed(order):
+            v._backward()
+
+
+# The chain rule, a row an operation: g is the gradient of the result y; what comes back are those of its operands.
+PULLBACKS: dict[str, Callable[..., tuple[Data, ...]]] = {
+    "": lambda g, y: (),  # a leaf
+    "+": lambda g, y, a, b: (g, g),
+    "-": lambda g, y, a, b: (g, -g),
+    "*": lambda g, y, a, b: (b.data * g, a.data * g),
+    "/": lambda g, y, a, b: (ops.divide(g, b.data), -ops.divide(g * y.data, b.data)),
+    "**": lambda g, y, a: (power_rule(a.data, float(y._op[2:])) * g,),
+    "pow": lambda g, y, a, b: (power_rule(a.data, b.data) * g, ops.where(y.data == 0, 0, y.data * ops.log(a.data)) * g),
+    "ReLU": lambda g, y, a: (ops.where(y.data > 0, g, 0),),
+    "abs": lambda g, y, a: (ops.where(a.data > 0, g, ops.where(a.data < 0, -g, 0)),),
+    "sqrt": lambda g, y, a: (ops.divide(g, 2 * y.data),),
+    "exp": lambda g, y, a: (y.data * g,),
+    "log": lambda g, y, a: (ops.divide(g, a.data),),
+    "sin": lambda g, y, a: (ops.cos(a.data) * g,),
+    "cos": lambda g, y, a: (-ops.sin(a.data) * g,),
+    "tanh": lambda g, y, a: ((1 - y.data * y.data) * g,),
+    "sigmoid": lambda g, y, a: (y.data * (1 - y.data) * g,),
+    "softplus": lambda g, y, a: (ops.sigmoid(a.data) * g,),
+    "erf": lambda g, y, a: (2 / math.sqrt(math.pi) * ops.exp(-(a.data * a.data)) * g,),
+    "maximum": lambda g, y, a, b: (share(g, a.data > b.data, a.data < b.data), share(g, b.data > a.data, b.data < a.data)),
+    "minimum": lambda g, y, a, b: (share(g, a.data < b.data, a.data > b.data), share(g, b.data < a.data, b.data > a.data)),
+    "where": lambda g, y, c, a, b: (0, ops.where(c.data, g, 0), ops.where(c.data, 0, g)),
+}
+
+
+def power_rule(x: Data, n: Data) -> Data:
+    """The derivative of x**n by x; 0 for n = 0, at x = 0 too."""
+    return ops.where(n == 0, 0, n * ops.power(x, n - 1))
+
+
+def share(g: Data, wins: Any, loses: Any) -> Data:
+    """What an operand of maximum or minimum gets of the gradient: all, nothing, or half where the two are equal."""
+    return ops.where(wins, g, ops.where(loses, 0, g / 2))

@@ -1,0 +1,177 @@
+"""The functions of a scalar: exp, tanh, maximum, where... of floats and of `Value`s alike.
+
+    >>> from micrograd import ops
+    >>> ops.tanh(1000.0)
+    1.0
+    >>> ops.tanh(Value(1000.0))
+    Value(data=1.0, grad=0)
+
+On floats they follow IEEE 754, as PyTorch does and as compiled code will: where Python's own arithmetic would raise,
+the answer is an infinity or nan. Anything that has a method of the function's name (a Value, or whatever else one
+may put into a Value's data) answers for itself. Derivatives are not here: `micrograd.engine` is the place that knows them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+__all__ = [
+    "abs",
+    "cos",
+    "divide",
+    "erf",
+    "exp",
+    "log",
+    "maximum",
+    "minimum",
+    "number",
+    "power",
+    "relu",
+    "sigmoid",
+    "sin",
+    "softplus",
+    "sqrt",
+    "tanh",
+    "where",
+]
+
+_abs = abs  # the builtin, which this module's own abs() hides
+
+
+def number(x: Any) -> Any:
+    """`x` as something to calculate with: numpy scalars become Python's, what is no number is a TypeError."""
+    if isinstance(x, (float, int)):
+        return float(x) if isinstance(x, float) else int(x)
+    if hasattr(x, "item") and not getattr(x, "shape", ()):
+        return x.item()
+    if hasattr(x, "__pow__") and not hasattr(x, "__len__"):
+        return x
+    raise TypeError(f"expected a number or a Value, got {type(x).__name__}: {x!r:.60}")
+
+
+def scalar(on_floats: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function of floats hand over to any operand that has a method of the same name."""
+    name = on_floats.__name__
+
+    @wraps(on_floats)
+    def function(*operands: Any) -> Any:
+        for x in operands:
+            if x.__class__ is not float and hasattr(x, name):
+                return getattr(type(x), name)(*operands)
+        return on_floats(*map(number, operands))
+
+    return function
+
+
+@scalar
+def relu(x: float) -> float:
+    """x where it is positive, else 0; nan stays nan."""
+    return 0 if x < 0 else x
+
+
+@scalar
+def exp(x: float) -> float:
+    """e to the power x; inf where that is more than a float holds."""
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
+
+
+@scalar
+def log(x: float) -> float:
+    """Natural logarithm; -inf at 0, nan below."""
+    return math.log(x) if x > 0 else -math.inf if x == 0 else math.nan
+
+
+@scalar
+def sqrt(x: float) -> float:
+    """Square root; nan below 0."""
+    return math.nan if x < 0 else math.sqrt(x)
+
+
+@scalar
+def sin(x: float) -> float:
+    """Sine of x in radians; nan at the infinities."""
+    return math.nan if math.isinf(x) else math.sin(x)
+
+
+@scalar
+def cos(x: float) -> float:
+    """Cosine of x in radians; nan at the infinities."""
+    return math.nan if math.isinf(x) else math.cos(x)
+
+
+@scalar
+def tanh(x: float) -> float:
+    """Hyperbolic tangent."""
+    return math.tanh(x)
+
+
+@scalar
+def erf(x: float) -> float:
+    """The error function, 2 / sqrt(pi) times the integral of exp(-t**2) from 0 to x."""
+    return math.erf(x)
+
+
+@scalar
+def sigmoid(x: float) -> float:
+    """The logistic function, 1 / (1 + exp(-x)), without overflow at either end."""
+    if x >= 0:
+        return 1 / (1 + exp(-x))
+    return exp(x) / (1 + exp(x))
+
+
+@scalar
+def softplus(x: float) -> float:
+    """log(1 + exp(x)), without overflow and without losing the small end."""
+    return x + math.log1p(exp(-x)) if x > 0 else math.log1p(exp(x))
+
+
+@scalar
+def abs(x: float) -> float:
+    """Absolute value."""
+    return _abs(x)
+
+
+def divide(a: Any, b: Any) -> Any:
+    """a / b; by zero an infinity, or nan for 0 / 0."""
+    try:
+        return a / b
+    except ZeroDivisionError:
+        if a != a or a == 0:
+            return math.nan
+        return math.copysign(math.inf, a) * math.copysign(1.0, b)
+    except OverflowError:  # ints of more than 308 digits
+        return math.nan
+
+
+def power(a: Any, b: Any) -> Any:
+    """a ** b; an infinity where that overflows or is a negative power of zero, nan where it is not real."""
+    try:
+        y = a**b
+    except (ZeroDivisionError, OverflowError):
+        odd = b == b // 1 and b % 2 == 1
+        return math.copysign(math.inf, a) if odd else math.inf
+    return math.nan if y.__class__ is complex else y
+
+
+@scalar
+def maximum(a: float, b: float) -> float:
+    """The larger of two; nan if either is."""
+    return a if a > b or a != a else b
+
+
+@scalar
+def minimum(a: float, b: float) -> float:
+    """The smaller of two; nan if either is."""
+    return a if a < b or a != a else b
+
+
+@scalar
+def where(condition: float, a: float, b: float) -> float:
+    """a where the condition holds (is not 0), else b. The gradient goes to the one that was taken."""
+    return a if condition else b
