@@ -86,17 +86,17 @@ class Value:
     __radd__ = __add__
     __rmul__ = __mul__
 
-    def __lt__(self, other: Value | Data) -> bool:
-        return bool(self.data < (other if isinstance(other, Value) else Value(other)).data)
+    def __lt__(self, other: Value | Data) -> Any:
+        return self.data < (other if isinstance(other, Value) else Value(other)).data
 
-    def __le__(self, other: Value | Data) -> bool:
-        return self.data <= data_of(other)
+    def __le__(self, other: Value | Data) -> Any:
+        return self.data <= (other if isinstance(other, Value) else Value(other)).data
 
-    def __gt__(self, other: Value | Data) -> bool:
-        return self.data > data_of(other)
+    def __gt__(self, other: Value | Data) -> Any:
+        return self.data > (other if isinstance(other, Value) else Value(other)).data
 
-    def __ge__(self, other: Value | Data) -> bool:
-        return self.data >= data_of(other)
+    def __ge__(self, other: Value | Data) -> Any:
+        return self.data >= (other if isinstance(other, Value) else Value(other)).data
 
     def __float__(self) -> float:
         return float(self.data)
@@ -115,10 +115,14 @@ class Value:
 
     def _backward(self) -> None:
         """Send this value's gradient on to its operands. Assign your own to a value that you made yourself."""
-        pullback = PULLBACKS.get(self._op) or PULLBACKS.get(self._op[:2])
-        if pullback is None:
+        operands = [v.data for v in self._prev]
+        if self._op in PULLBACKS:
+            gradients = PULLBACKS[self._op](self.grad, self.data, *operands)
+        elif self._op[:2] == "**":  # to a constant power, which the name holds: "**3"
+            gradients = (power_rule(operands[0], float(self._op[2:])) * self.grad,)
+        else:
             raise NotImplementedError(f"no derivative is known for the operation {self._op!r}: assign its _backward")
-        for v, gradient in zip(self._prev, pullback(self.grad, self, *self._prev)):
+        for v, gradient in zip(self._prev, gradients):
             v.grad += gradient
 
     def backward(self) -> None:
@@ -126,51 +130,57 @@ class Value:
 
         Values in between get a fresh gradient each time; leaves add theirs to what `grad` holds, until you set it to 0.
         """
-        order, seen, stack = [], set(), [self]  # depth first: operands enter the order before what is made of them
-        while stack:
-            v = stack.pop()
-            if v.__class__ is tuple:
-                order.append(v[0])
-            elif v not in seen:
-                seen.add(v)
-                stack.append((v,))  # comes up again when all its operands are in the order
-                stack += [child for child in v._prev if child._prev]
-                if v._prev:
-                    v.grad = 0
+        order = topological(self)
+        for v in order:
+            v.grad = 0
         self.grad += 1
         for v in reversed(order):
             v._backward()
 
 
-# The chain rule, a row an operation: g is the gradient of the result y; what comes back are those of its operands.
+def topological(root: Value) -> list[Value]:
+    """The values that operations made on the way to `root`, each after its operands; leaves are left out."""
+    order: list[Value] = []
+    seen: set[Value] = set()
+    stack: list[Any] = [root] if root._prev else []
+    while stack:
+        v = stack.pop()
+        if v.__class__ is tuple:
+            order += v
+        elif v not in seen:
+            seen.add(v)
+            stack.append((v,))  # to come up again when all its operands are in the order
+            stack += [child for child in v._prev if child._prev]
+    return order
+
+
+# The chain rule, a row an operation: from g, the gradient of the result y, to the gradients of its operands.
 PULLBACKS: dict[str, Callable[..., tuple[Data, ...]]] = {
-    "": lambda g, y: (),  # a leaf
     "+": lambda g, y, a, b: (g, g),
     "-": lambda g, y, a, b: (g, -g),
-    "*": lambda g, y, a, b: (b.data * g, a.data * g),
-    "/": lambda g, y, a, b: (ops.divide(g, b.data), -ops.divide(g * y.data, b.data)),
-    "**": lambda g, y, a: (power_rule(a.data, float(y._op[2:])) * g,),
-    "pow": lambda g, y, a, b: (power_rule(a.data, b.data) * g, ops.where(y.data == 0, 0, y.data * ops.log(a.data)) * g),
-    "ReLU": lambda g, y, a: (ops.where(y.data > 0, g, 0),),
-    "abs": lambda g, y, a: (ops.where(a.data > 0, g, ops.where(a.data < 0, -g, 0)),),
-    "sqrt": lambda g, y, a: (ops.divide(g, 2 * y.data),),
-    "exp": lambda g, y, a: (y.data * g,),
-    "log": lambda g, y, a: (ops.divide(g, a.data),),
-    "sin": lambda g, y, a: (ops.cos(a.data) * g,),
-    "cos": lambda g, y, a: (-ops.sin(a.data) * g,),
-    "tanh": lambda g, y, a: ((1 - y.data * y.data) * g,),
-    "sigmoid": lambda g, y, a: (y.data * (1 - y.data) * g,),
-    "softplus": lambda g, y, a: (ops.sigmoid(a.data) * g,),
-    "erf": lambda g, y, a: (2 / math.sqrt(math.pi) * ops.exp(-(a.data * a.data)) * g,),
-    "maximum": lambda g, y, a, b: (share(g, a.data > b.data, a.data < b.data), share(g, b.data > a.data, b.data < a.data)),
-    "minimum": lambda g, y, a, b: (share(g, a.data < b.data, a.data > b.data), share(g, b.data < a.data, b.data > a.data)),
-    "where": lambda g, y, c, a, b: (0, ops.where(c.data, g, 0), ops.where(c.data, 0, g)),
+    "*": lambda g, y, a, b: (b * g, a * g),
+    "/": lambda g, y, a, b: (ops.divide(g, b), -ops.divide(g * y, b)),
+    "pow": lambda g, y, a, b: (power_rule(a, b) * g, ops.where(ops.maximum(abs(a), -b) > 0, y * ops.log(a), 0) * g),
+    "ReLU": lambda g, y, a: (ops.where(y > 0, g, 0),),
+    "abs": lambda g, y, a: (ops.where(a > 0, g, ops.where(a < 0, -g, 0)),),
+    "sqrt": lambda g, y, a: (ops.divide(g, 2 * y),),
+    "exp": lambda g, y, a: (y * g,),
+    "log": lambda g, y, a: (ops.divide(g, a),),
+    "sin": lambda g, y, a: (ops.cos(a) * g,),
+    "cos": lambda g, y, a: (-ops.sin(a) * g,),
+    "tanh": lambda g, y, a: ((1 - y * y) * g,),
+    "sigmoid": lambda g, y, a: (y * (1 - y) * g,),
+    "softplus": lambda g, y, a: (ops.sigmoid(a) * g,),
+    "erf": lambda g, y, a: (2 / math.sqrt(math.pi) * ops.exp(-a * a) * g,),
+    "maximum": lambda g, y, a, b: (share(g, a > b, a < b), share(g, b > a, b < a)),
+    "minimum": lambda g, y, a, b: (share(g, a < b, a > b), share(g, b < a, b > a)),
+    "where": lambda g, y, c, a, b: (0, ops.where(c, g, 0), ops.where(c, 0, g)),
 }
 
 
 def power_rule(x: Data, n: Data) -> Data:
     """The derivative of x**n by x; 0 for n = 0, at x = 0 too."""
-    return ops.where(n == 0, 0, n * ops.power(x, n - 1))
+    return ops.where(abs(n) > 0, n * ops.power(x, n - 1), 0)
 
 
 def share(g: Data, wins: Any, loses: Any) -> Data:

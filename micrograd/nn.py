@@ -1,10 +1,10 @@
 """Neurons, layers and multi-layer perceptrons made of `Value`s, with an interface like PyTorch's.
 
-    >>> from micrograd.nn import MLP
-    >>> model = MLP(2, [16, 16, 1])
-    >>> len(model.parameters())
-    337
-    >>> score = model([1.0, -2.0])
+>>> from micrograd.nn import MLP
+>>> model = MLP(2, [16, 16, 1])
+>>> len(model.parameters())
+337
+>>> score = model([1.0, -2.0])
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def erf(x: float) -> float:
 
 
 @scalar
-def sigmoid(x: float) -> float:
+def sigmoid(x: Any) -> Any:
     """The logistic function, 1 / (1 + exp(-x)), without overflow at either end."""
     if x >= 0:
         return 1 / (1 + exp(-x))
