@@ -1,0 +1,214 @@
+"""Lowering: the text of an MLIR module to the LLVM dialect, to LLVM IR and to machine code for this processor.
+
+What comes in: MLIR text that is right by construction. What goes out: `MachineCode`, whose `address(name)` is that of a
+function, until the object is collected. MLIR's own passes do the first half, through its Python bindings; the second half
+calls LLVM's C interface out of the same libLLVM, which lets us choose the code generator's level and releases the GIL.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+MISSING = 'the compiler needs MLIR and LLVM: pip install "micrograd[jit]"'
+
+# A function without memory keeps its constants as they are; one with memory is tidied up after its descriptors are gone.
+PASSES = (
+    "convert-math-to-libm,convert-math-to-llvm,convert-arith-to-llvm,convert-func-to-llvm,reconcile-unrealized-casts"
+)
+PASSES_WITH_MEMORY = (
+    "convert-math-to-libm,convert-math-to-llvm,convert-arith-to-llvm,convert-func-to-llvm{use-bare-ptr-memref-call-conv=1},"
+    "finalize-memref-to-llvm,reconcile-unrealized-casts,canonicalize"
+)
+
+Handle = ctypes.c_void_p
+Text = ctypes.c_char_p
+Int = ctypes.c_int
+Out = ctypes.POINTER(ctypes.c_void_p)
+
+
+class Operation(ctypes.Structure):
+    """An MlirOperation of MLIR's C interface."""
+
+    _fields_ = (("pointer", Handle),)
+
+
+# The functions of LLVM's C interface that are called here: the result, then the arguments.
+LLVM_C: dict[str, tuple[Any, ...]] = {
+    "LLVMContextCreate": (Handle,),
+    "LLVMContextDispose": (None, Handle),
+    "LLVMGetDefaultTargetTriple": (Handle,),
+    "LLVMGetHostCPUName": (Handle,),
+    "LLVMGetHostCPUFeatures": (Handle,),
+    "LLVMGetTargetFromTriple": (Int, Handle, Out, Out),
+    "LLVMCreateTargetMachine": (Handle, Handle, Handle, Handle, Handle, Int, Int, Int),
+    "LLVMDisposeTargetMachine": (None, Handle),
+    "LLVMCreateTargetDataLayout": (Handle, Handle),
+    "LLVMDisposeTargetData": (None, Handle),
+    "LLVMSetModuleDataLayout": (None, Handle, Handle),
+    "LLVMSetTarget": (None, Handle, Handle),
+    "LLVMDisposeModule": (None, Handle),
+    "LLVMPrintModuleToString": (Handle, Handle),
+    "LLVMDisposeMessage": (None, Handle),
+    "LLVMTargetMachineEmitToMemoryBuffer": (Int, Handle, Handle, Int, Out, Out),
+    "LLVMGetBufferStart": (Handle, Handle),
+    "LLVMGetBufferSize": (ctypes.c_size_t, Handle),
+    "LLVMDisposeMemoryBuffer": (None, Handle),
+    "LLVMCreateMemoryBufferWithMemoryRangeCopy": (Handle, Text, ctypes.c_size_t, Text),
+    "LLVMOrcCreateLLJIT": (Handle, Out, Handle),
+    "LLVMOrcDisposeLLJIT": (Handle, Handle),
+    "LLVMOrcLLJITGetMainJITDylib": (Handle, Handle),
+    "LLVMOrcLLJITGetGlobalPrefix": (ctypes.c_char, Handle),
+    "LLVMOrcCreateDynamicLibrarySearchGeneratorForProcess": (Handle, Out, ctypes.c_char, Handle, Handle),
+    "LLVMOrcJITDylibAddGenerator": (None, Handle, Handle),
+    "LLVMOrcLLJITAddObjectFile": (Handle, Handle, Handle, Handle),
+    "LLVMOrcLLJITLookup": (Handle, Handle, ctypes.POINTER(ctypes.c_uint64), Text),
+    "LLVMGetErrorMessage": (Handle, Handle),
+    "LLVMDisposeErrorMessage": (None, Handle),
+}
+ASSEMBLY, OBJECT = 0, 1  # kinds of file
+LEVEL_NONE, LEVEL_DEFAULT = 0, 2  # of effort of the code generator
+LARGE = 5000  # operations
+POSITION_INDEPENDENT, SMALL_CODE = 2, 3
+
+
+def lowered(mlir: str) -> Any:
+    """The module in the LLVM dialect: an `mlir.ir.Module`, in a context of its own."""
+    try:
+        from mlir.ir import Context, Module
+        from mlir.passmanager import PassManager
+    except ImportError as error:
+        raise ImportError(MISSING) from error
+    with Context():
+        module = Module.parse(mlir)
+        passes = PASSES_WITH_MEMORY if "memref" in mlir else PASSES
+        PassManager.parse(f"builtin.module({passes})").run(module.operation)
+    return module
+
+
+@cache
+def llvm_c() -> tuple[Any, Any]:
+    """LLVM's C interface, initialised for this processor, and MLIR's translation to LLVM IR."""
+    try:
+        import llvm
+        from mlir import _mlir_libs
+    except ImportError as error:
+        raise ImportError(MISSING) from error
+    suffix = "dylib" if sys.platform == "darwin" else "so"
+    library = ctypes.CDLL(str(Path(llvm.__file__).parent / "lib" / f"libLLVM.{suffix}"))
+    for name, (result, *arguments) in LLVM_C.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    target = {"x86_64": "X86", "amd64": "X86", "aarch64": "AArch64", "arm64": "AArch64"}.get(platform.machine().lower())
+    if target is None:
+        raise NotImplementedError(f"the compiler runs on x86-64 and arm64 processors, not on {platform.machine()}")
+    for part in ("TargetInfo", "Target", "TargetMC", "AsmPrinter"):
+        getattr(library, f"LLVMInitialize{target}{part}")()
+    translate = ctypes.CDLL(
+        str(Path(_mlir_libs.__file__).parent / f"libMLIRPythonCAPI.{suffix}")
+    ).mlirTranslateModuleToLLVMIR
+    translate.restype, translate.argtypes = Handle, [Operation, Handle]
+    return library, translate
+
+
+def check(error: int | None) -> None:
+    """Raise the message of an LLVMErrorRef, unless it is null."""
+    if error:
+        library, _ = llvm_c()
+        message = library.LLVMGetErrorMessage(error)
+        text = ctypes.string_at(message).decode(errors="replace")
+        library.LLVMDisposeErrorMessage(message)
+        raise RuntimeError(f"LLVM: {text}")
+
+
+@contextmanager
+def llvm_module(module: Any, level: int) -> Iterator[tuple[int, int]]:
+    """The LLVM IR of a module in the LLVM dialect, with the target machine that will compile it."""
+    library, translate = llvm_c()
+    capsule = module.operation._CAPIPtr
+    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    get_pointer.restype, get_pointer.argtypes = Handle, [ctypes.py_object, Text]
+    with ExitStack() as cleanup:
+        context = library.LLVMContextCreate()
+        cleanup.callback(library.LLVMContextDispose, context)
+        ir = translate(Operation(get_pointer(capsule, b"mlir.ir.Operation._CAPIPtr")), context)
+        if not ir:
+            raise RuntimeError("MLIR could not translate the module to LLVM IR")
+        cleanup.callback(library.LLVMDisposeModule, ir)
+        triple, cpu = library.LLVMGetDefaultTargetTriple(), library.LLVMGetHostCPUName()
+        features = library.LLVMGetHostCPUFeatures()
+        for message in (triple, cpu, features):
+            cleanup.callback(library.LLVMDisposeMessage, message)
+        target, error = Handle(), Handle()
+        if library.LLVMGetTargetFromTriple(triple, ctypes.byref(target), ctypes.byref(error)):
+            raise RuntimeError(f"LLVM: {ctypes.string_at(error.value or 0).decode()}")
+        machine = library.LLVMCreateTargetMachine(
+            target, triple, cpu, features, level, POSITION_INDEPENDENT, SMALL_CODE
+        )
+        cleanup.callback(library.LLVMDisposeTargetMachine, machine)
+        layout = library.LLVMCreateTargetDataLayout(machine)
+        cleanup.callback(library.LLVMDisposeTargetData, layout)
+        library.LLVMSetTarget(ir, triple)
+        library.LLVMSetModuleDataLayout(ir, layout)
+        yield ir, machine
+
+
+def llvm_text(module: Any) -> str:
+    """The LLVM IR of a module in the LLVM dialect."""
+    library, _ = llvm_c()
+    with llvm_module(module, LEVEL_DEFAULT) as (ir, _machine):
+        message = library.LLVMPrintModuleToString(ir)
+        text = ctypes.string_at(message).decode()
+        library.LLVMDisposeMessage(message)
+        return text
+
+
+def code_file(module: Any, kind: int, level: int) -> bytes:
+    """What the code generator makes of a module in the LLVM dialect: ASSEMBLY, or an OBJECT file."""
+    library, _ = llvm_c()
+    buffer, error = Handle(), Handle()
+    with llvm_module(module, level) as (ir, machine):
+        if library.LLVMTargetMachineEmitToMemoryBuffer(machine, ir, kind, ctypes.byref(error), ctypes.byref(buffer)):
+            message = ctypes.string_at(error.value or 0).decode(errors="replace")
+            library.LLVMDisposeMessage(error)
+            raise RuntimeError(f"LLVM: {message}")
+    content = ctypes.string_at(library.LLVMGetBufferStart(buffer), library.LLVMGetBufferSize(buffer))
+    library.LLVMDisposeMemoryBuffer(buffer)
+    return content
+
+
+class MachineCode:
+    """The functions of a module in the LLVM dialect as machine code in memory, for as long as this object lives.
+
+    `size` is the number of operations it was made of: LLVM's better code generator takes more than linear time, so that
+    large ones go through the plain one.
+    """
+
+    def __init__(self, module: Any, size: int):
+        library, _ = llvm_c()
+        self.level = LEVEL_DEFAULT if size <= LARGE else LEVEL_NONE
+        object_file = code_file(module, OBJECT, self.level)
+        jit = Handle()
+        check(library.LLVMOrcCreateLLJIT(ctypes.byref(jit), None))
+        self._jit = jit
+        self._free = weakref.finalize(self, library.LLVMOrcDisposeLLJIT, jit)
+        self._free.atexit = False
+        functions, process = library.LLVMOrcLLJITGetMainJITDylib(jit), Handle()
+        prefix = library.LLVMOrcLLJITGetGlobalPrefix(jit)
+        check(library.LLVMOrcCreateDynamicLibrarySearchGeneratorForProcess(ctypes.byref(process), prefix, None, None))
+        library.LLVMOrcJITDylibAddGenerator(functions, process)  # to find libm
+        buffer = library.LLVMCreateMemoryBufferWithMemoryRangeCopy(object_file, len(object_file), b"code")
+        check(library.LLVMOrcLLJITAddObjectFile(jit, functions, buffer))
+
+    def address(self, name: str) -> int:
+        """Where the function `name` starts."""
+        address = ctypes.c_uint64()
+        check(llvm_c()[0].LLVMOrcLLJITLookup(self._jit, ctypes.byref(address), name.encode()))
+        return address.value

@@ -1,0 +1,182 @@
+"""The tape: a calculation as a flat list of operations on numbered results; and the symbols that write it.
+
+What comes in: arithmetic on `Symbol`s, which stand for numbers in whatever Python code it is. What goes out: a `Tape`,
+straight-line and without names, types or loops. What its operations mean in MLIR is left to `emit`.
+
+    >>> tape = Tape()
+    >>> x = tape.input(0)
+    >>> tape.outputs.append(tape.index_of((2.0 * x).tanh()))
+    >>> print(tape)
+    %0 = input 0
+    %1 = constant 2.0
+    %2 = mul %1, %0
+    %3 = tanh %2
+    return %3
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+PACKAGE = str(Path(__file__).parent.parent)
+
+# The operations and how many operands they take. Those of the last row give a truth value, the others a number.
+ARITY = {
+    **dict.fromkeys(
+        ["neg", "relu", "abs", "sqrt", "exp", "log", "sin", "cos", "tanh", "sigmoid", "softplus", "erf"], 1
+    ),
+    **dict.fromkeys(["add", "sub", "mul", "div", "pow", "maximum", "minimum"], 2),
+    **{"where": 3},
+    **dict.fromkeys(["lt", "le", "gt", "ge"], 2),
+}
+COMPARISONS = ("lt", "le", "gt", "ge")
+
+
+class TraceError(TypeError):
+    """Something that cannot be compiled was done with a traced number; the message says where and what to do instead."""
+
+
+def user_line() -> str:
+    """The innermost "file:line" on the stack that is not of this package: where the user's own code stands."""
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+class Tape:
+    """Columns of equal length: `ops[i]`, and `operands[i]`, the numbers of earlier rows (for a leaf, which one it is).
+
+    Leaves are "input" i, "weight" i (a live Value) and "constant", whose number stands in `constants`.
+    """
+
+    def __init__(self) -> None:
+        self.ops: list[str] = []
+        self.operands: list[tuple[int, ...]] = []
+        self.constants: list[float] = []
+        self.outputs: list[int] = []
+        self.closed = False  # once its trace is over
+        self._leaves: dict[tuple[str, Any], Symbol] = {}
+
+    def append(self, op: str, *operands: Any) -> Symbol:
+        """A new row; operands are Symbols of this tape or plain numbers, which become constants."""
+        if ARITY.get(op) != len(operands):
+            raise TypeError(f"the operation {op!r} with {len(operands)} operands can't be compiled")
+        return self._row(op, tuple(self.index_of(x) for x in operands))
+
+    def _row(self, op: str, operands: tuple[int, ...]) -> Symbol:
+        if self.closed:
+            raise TraceError(f"{user_line()}: a traced number is used after its trace was over; return it instead")
+        self.ops.append(op)
+        self.operands.append(operands)
+        return Symbol(self, len(self.ops) - 1)
+
+    def _leaf(self, op: str, key: Any, number: int) -> Symbol:
+        if (op, key) not in self._leaves:
+            self._leaves[op, key] = self._row(op, (number,))
+        return self._leaves[op, key]
+
+    def input(self, i: int) -> Symbol:
+        return self._leaf("input", i, i)
+
+    def weight(self, i: int) -> Symbol:
+        return self._leaf("weight", i, i)
+
+    def constant(self, x: Any) -> Symbol:
+        try:
+            number = float(x)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise TraceError(f"{user_line()}: {x!r:.60} is not a number that can be compiled ({error})") from None
+        symbol = self._leaf("constant", number.hex(), len(self.constants))  # hex: 0.0 is not -0.0, and nan is nan
+        if self.operands[symbol.index][0] == len(self.constants):
+            self.constants.append(number)
+        return symbol
+
+    def index_of(self, x: Any) -> int:
+        """The row of a Symbol of this tape, or of a number."""
+        if not isinstance(x, Symbol):
+            return self.constant(x).index
+        if x.tape is not self:
+            raise TraceError(f"{user_line()}: a traced number of another, finished trace is used")
+        return x.index
+
+    def small_integer(self, i: int) -> int | None:
+        """The number of row i where that is a constant integer of at most 16 in size."""
+        x = self.constants[self.operands[i][0]] if self.ops[i] == "constant" else math.nan
+        return int(x) if abs(x) <= 16 and x.is_integer() else None
+
+    def __str__(self) -> str:
+        lines = []
+        for i, (op, operands) in enumerate(zip(self.ops, self.operands)):
+            if op == "constant":
+                shown = repr(self.constants[operands[0]])
+            elif op in ("input", "weight"):
+                shown = str(operands[0])
+            else:
+                shown = ", ".join(f"%{j}" for j in operands)
+            lines.append(f"%{i} = {op} {shown}")
+        return "\n".join([*lines, "return " + ", ".join(f"%{j}" for j in self.outputs)])
+
+
+def operation(op: str) -> Callable[..., Symbol]:
+    """The method of a Symbol that writes `op`; any of its operands may be plain numbers."""
+
+    def write(*operands: Any) -> Symbol:
+        return next(x.tape for x in operands if isinstance(x, Symbol)).append(op, *operands)
+
+    write.__name__ = op
+    return write
+
+
+def reflected(op: str) -> Callable[..., Symbol]:
+    return lambda self, other: self.tape.append(op, other, self)
+
+
+class Symbol:
+    """A number that is known only when the compiled code runs: it writes on its tape what is done with it."""
+
+    __slots__ = ("index", "tape")
+
+    def __init__(self, tape: Tape, index: int):
+        self.tape = tape
+        self.index = index
+
+    __add__, __radd__ = operation("add"), reflected("add")
+    __sub__, __rsub__ = operation("sub"), reflected("sub")
+    __mul__, __rmul__ = operation("mul"), reflected("mul")
+    __truediv__, __rtruediv__ = operation("div"), reflected("div")
+    __pow__, __rpow__ = operation("pow"), reflected("pow")
+    __lt__, __le__, __gt__, __ge__ = operation("lt"), operation("le"), operation("gt"), operation("ge")
+    __neg__ = operation("neg")
+    __abs__ = abs = operation("abs")
+    relu, sqrt, exp, log = operation("relu"), operation("sqrt"), operation("exp"), operation("log")
+    sin, cos, tanh, erf = operation("sin"), operation("cos"), operation("tanh"), operation("erf")
+    sigmoid, softplus = operation("sigmoid"), operation("softplus")
+    maximum, minimum = operation("maximum"), operation("minimum")
+
+    @staticmethod
+    def where(condition: Any, a: Any, b: Any) -> Any:
+        if not isinstance(condition, Symbol):
+            return a if condition else b
+        return condition.tape.append("where", condition, a, b)
+
+    def __bool__(self) -> NoReturn:
+        raise TraceError(
+            f"{user_line()}: a branch on a traced number: compiled code takes the same path every time; "
+            "write ops.where(condition, a, b), ops.maximum or relu instead"
+        )
+
+    def _escape(self, *_: Any) -> NoReturn:
+        raise TraceError(
+            f"{user_line()}: a traced number was turned into a Python number; "
+            "use the functions of micrograd.ops in place of math's, and index with plain integers"
+        )
+
+    __float__ = __int__ = __index__ = __complex__ = __round__ = __trunc__ = __floor__ = __ceil__ = _escape
+
+    def __repr__(self) -> str:
+        return f"Symbol(%{self.index} = {self.tape.ops[self.index]})"
