@@ -60,7 +60,9 @@ def scalar(on_floats: Callable[..., Any]) -> Callable[..., Any]:
     def function(*operands: Any) -> Any:
         for x in operands:
             if x.__class__ is not float and hasattr(x, name):
-                return getattr(type(x), name)(*operands)
+                result = getattr(type(x), name)(*operands)
+                if result is not NotImplemented:
+                    return result
         return on_floats(*map(number, operands))
 
     return function
@@ -154,8 +156,9 @@ def power(a: Any, b: Any) -> Any:
     try:
         y = a**b
     except (ZeroDivisionError, OverflowError):
-        odd = b == b // 1 and b % 2 == 1
-        return math.copysign(math.inf, a) if odd else math.inf
+        if a < 0 and b % 1:
+            return math.nan
+        return math.copysign(math.inf, a) if b % 2 == 1 else math.inf
     return math.nan if y.__class__ is complex else y
 
 

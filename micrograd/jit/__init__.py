@@ -30,14 +30,14 @@ STAGES = ("tape", "mlir", "llvm-dialect", "llvm", "asm")
 def jit(target: Value | Module, dtype: str = "f32") -> Any:
     """Compile `target` for this processor.
 
-    A `Value` becomes a callable without arguments that gives its number, calculated anew from its leaves as they are now.
-    A `Module` (a Neuron, Layer, MLP or your own) becomes a callable that takes what the module takes, a list of numbers,
-    and gives a float, or a list of floats where the module returns a list. Every Value that its forward pass reads is live:
-    after `p.data` has changed the next call sees it. A 2-D numpy array runs row by row and gives an array.
+    A `Value` becomes a callable without arguments that gives its number, calculated anew from its leaves as they are.
+    A `Module` (a Neuron, Layer, MLP or your own) becomes a callable that takes what the module takes, a list of
+    numbers, and gives a float, or a list of floats where the module returns a list. Every Value that its forward pass
+    reads is live: after `p.data` has changed the next call sees it. A 2-D numpy array runs row by row, giving an array.
 
     dtype: "f32" or "f64", the type of all arithmetic.
-    Errors: TypeError or ValueError for a target, an operation or a number that can't be compiled; TraceError, a TypeError,
-    names the line where a forward pass does what compiled code can't, such as a branch on a number.
+    Errors: TypeError or ValueError for a target, an operation or a number that can't be compiled; TraceError, a
+    TypeError, names the line where a forward pass does what compiled code can't, such as a branch on a number.
     """
     if dtype not in native.C_TYPE:
         raise ValueError(f"dtype must be 'f32' or 'f64', not {dtype!r}")

@@ -1,7 +1,7 @@
 """Emission: a tape as the text of an MLIR module in the dialects func, arith, math and memref.
 
-What comes in: a `Trace` and the float type, "f32" or "f64". What goes out: a module with one function. A trace that reads
-nothing returns its number,
+What comes in: a `Trace` and the float type, "f32" or "f64". What goes out: a module with one function. A trace that
+reads nothing returns its number,
 
     func.func @main() -> f32
 
@@ -16,7 +16,7 @@ import math
 import struct
 from collections.abc import Callable
 
-from micrograd.jit.tape import COMPARISONS, Tape
+from micrograd.jit.tape import COMPARISONS
 from micrograd.jit.trace import Trace
 
 

@@ -1,8 +1,9 @@
 """Lowering: the text of an MLIR module to the LLVM dialect, to LLVM IR and to machine code for this processor.
 
-What comes in: MLIR text that is right by construction. What goes out: `MachineCode`, whose `address(name)` is that of a
-function, until the object is collected. MLIR's own passes do the first half, through its Python bindings; the second half
-calls LLVM's C interface out of the same libLLVM, which lets us choose the code generator's level and releases the GIL.
+What comes in: MLIR text that is right by construction. What goes out: `MachineCode`, whose `address(name)` is that of
+a function, until the object is collected. MLIR's own passes do the first half, through its Python bindings; the second
+half calls LLVM's C interface out of the same libLLVM, which lets us choose the code generator's level and releases the
+GIL.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 MISSING = 'the compiler needs MLIR and LLVM: pip install "micrograd[jit]"'
 
-# A function without memory keeps its constants as they are; one with memory is tidied up after its descriptors are gone.
+# A function without memory is left with all its constants; one with memory is tidied up when its descriptors are gone.
 PASSES = (
     "convert-math-to-libm,convert-math-to-llvm,convert-arith-to-llvm,convert-func-to-llvm,reconcile-unrealized-casts"
 )

@@ -19,7 +19,7 @@ C_TYPE: dict[str, Any] = {"f32": ctypes.c_float, "f64": ctypes.c_double}
 
 
 def function(code: MachineCode, trace: Trace, dtype: str) -> Callable[[list[float]], list[float]]:
-    """A callable from the inputs, of the right number, to the outputs. It reads the data of the weights at every call."""
+    """A callable from the inputs, of the right number, to the outputs; each call reads the weights' data anew."""
     t, address, weights = C_TYPE[dtype], code.address("main"), trace.weights
     x_buffer, w_buffer, y_buffer = t * trace.inputs, t * len(weights), t * len(trace.tape.outputs)
     on_buffers = ctypes.CFUNCTYPE(None, *[ctypes.POINTER(t)] * 3)(address)

@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from micrograd.engine import Value
+
 PACKAGE = str(Path(__file__).parent.parent)
 
 # The operations and how many operands they take. Those of the last row give a truth value, the others a number.
@@ -37,7 +39,7 @@ COMPARISONS = ("lt", "le", "gt", "ge")
 
 
 class TraceError(TypeError):
-    """Something that cannot be compiled was done with a traced number; the message says where and what to do instead."""
+    """Something that can't be compiled was done with a traced number; the message says where and what to do instead."""
 
 
 def user_line() -> str:
@@ -122,18 +124,19 @@ class Tape:
         return "\n".join([*lines, "return " + ", ".join(f"%{j}" for j in self.outputs)])
 
 
-def operation(op: str) -> Callable[..., Symbol]:
-    """The method of a Symbol that writes `op`; any of its operands may be plain numbers."""
+def operation(op: str, reflected: bool = False) -> Callable[..., Any]:
+    """The method of a Symbol that writes `op`, of numbers too; a Value among the operands is asked to do it instead."""
 
-    def write(*operands: Any) -> Symbol:
-        return next(x.tape for x in operands if isinstance(x, Symbol)).append(op, *operands)
+    def write(*operands: Any) -> Any:
+        if any(isinstance(x, Value) for x in operands):
+            return NotImplemented
+        tape = next(x.tape for x in operands if isinstance(x, Symbol))
+        return tape.append(op, *(reversed(operands) if reflected else operands))
 
-    write.__name__ = op
     return write
 
 
-def reflected(op: str) -> Callable[..., Symbol]:
-    return lambda self, other: self.tape.append(op, other, self)
+select = operation("where")
 
 
 class Symbol:
@@ -145,11 +148,11 @@ class Symbol:
         self.tape = tape
         self.index = index
 
-    __add__, __radd__ = operation("add"), reflected("add")
-    __sub__, __rsub__ = operation("sub"), reflected("sub")
-    __mul__, __rmul__ = operation("mul"), reflected("mul")
-    __truediv__, __rtruediv__ = operation("div"), reflected("div")
-    __pow__, __rpow__ = operation("pow"), reflected("pow")
+    __add__, __radd__ = operation("add"), operation("add", reflected=True)
+    __sub__, __rsub__ = operation("sub"), operation("sub", reflected=True)
+    __mul__, __rmul__ = operation("mul"), operation("mul", reflected=True)
+    __truediv__, __rtruediv__ = operation("div"), operation("div", reflected=True)
+    __pow__, __rpow__ = operation("pow"), operation("pow", reflected=True)
     __lt__, __le__, __gt__, __ge__ = operation("lt"), operation("le"), operation("gt"), operation("ge")
     __neg__ = operation("neg")
     __abs__ = abs = operation("abs")
@@ -160,9 +163,9 @@ class Symbol:
 
     @staticmethod
     def where(condition: Any, a: Any, b: Any) -> Any:
-        if not isinstance(condition, Symbol):
+        if not isinstance(condition, (Symbol, Value)):
             return a if condition else b
-        return condition.tape.append("where", condition, a, b)
+        return select(condition, a, b)
 
     def __bool__(self) -> NoReturn:
         raise TraceError(

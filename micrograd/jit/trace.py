@@ -1,8 +1,8 @@
 """Tracing: a Value's graph, or a module's forward pass run once on symbols, written on a tape.
 
-What comes in: a `Value`, or a `Module` and the number of its inputs. What goes out: a `Trace`, the tape with the Values it
-reads anew at every call and the form of the answer. No operation is known here by more than its name: the engine's own
-arithmetic does the writing, since the data of a Value may be a `Symbol`.
+What comes in: a `Value`, or a `Module` and the number of its inputs. What goes out: a `Trace`, the tape with the Values
+it reads anew at every call and the form of the answer. No operation is known here by more than its name: the engine's
+own arithmetic does the writing, since the data of a Value may be a `Symbol`.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ _tracing = threading.RLock()  # one trace at a time: it changes the class Value 
 def values_on(trace: Trace) -> Iterator[None]:
     """For a time, let Values made by this thread carry symbols, and read those from outside as live weights.
 
-    `Value.data` and `Value.grad` become properties over the slots they replace; other threads see the slots as they are.
+    `Value.data` and `Value.grad` become properties over the slots they replace; other threads see what they always saw.
     """
     with _tracing:
         me, tape = threading.get_ident(), trace.tape
