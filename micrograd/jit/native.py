@@ -32,7 +32,7 @@ def function(code: MachineCode, trace: Trace, dtype: str) -> Callable[[list[floa
         try:
             w = w_buffer(*[v.data for v in weights])
         except TypeError:
-            w = w_buffer(*floats("the data of a weight", weights))
+            w = w_buffer(*[float_of("the data of a weight", v) for v in weights])
         on_buffers(x_buffer(*x), w, y)
         return list(y)
 
@@ -44,11 +44,13 @@ def floats(name: str, numbers: Any) -> list[float]:
     """A sequence of numbers or Values as floats; TypeError naming the argument and the place of what is neither."""
     if isinstance(numbers, (str, bytes, dict, set)) or not hasattr(numbers, "__iter__"):
         raise TypeError(f"{name} must be a list of numbers, got {type(numbers).__name__}")
-    result = []
-    for i, x in enumerate(numbers):
-        data = x.data if isinstance(x, Value) else x
-        try:
-            result.append(float(number(data)))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise TypeError(f"{name}[{i}] must be a number, got {type(data).__name__}: {data!r:.60}") from error
-    return result
+    return [float_of(f"{name}[{i}]", x) for i, x in enumerate(numbers)]
+
+
+def float_of(name: str, x: Any) -> float:
+    """A number or the data of a Value as a float; TypeError if it is neither."""
+    data = x.data if isinstance(x, Value) else x
+    try:
+        return float(number(data))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{name} must be a number, got {type(data).__name__}: {data!r:.60}") from error

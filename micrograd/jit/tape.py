@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from micrograd import ops
 from micrograd.engine import Value
 
 PACKAGE = str(Path(__file__).parent.parent)
@@ -90,7 +91,7 @@ class Tape:
 
     def constant(self, x: Any) -> Symbol:
         try:
-            number = float(x)
+            number = float(ops.number(x))
         except (TypeError, ValueError, OverflowError) as error:
             raise TraceError(f"{user_line()}: {x!r:.60} is not a number that can be compiled ({error})") from None
         symbol = self._leaf("constant", number.hex(), len(self.constants))  # hex: 0.0 is not -0.0, and nan is nan

@@ -1,0 +1,70 @@
+"""The MLIR text of a trace, and the literals in it."""
+
+import math
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from micrograd.engine import Value
+from micrograd.jit.emit import MLIR, emit, literal
+from micrograd.jit.tape import ARITY
+from micrograd.jit.trace import trace_module, trace_value
+
+
+def test_a_value_becomes_a_function_without_arguments():
+    text = emit(trace_value(Value(4.0) + Value(2.0)), "f32")
+    assert text.splitlines() == [
+        "func.func @main() -> f32 attributes {llvm.emit_c_interface} {",
+        "  %0 = arith.constant 4.0 : f32",
+        "  %1 = arith.constant 2.0 : f32",
+        "  %2 = arith.addf %0, %1 : f32",
+        "  return %2 : f32",
+        "}",
+    ]
+
+
+def test_a_module_becomes_a_function_on_buffers():
+    w = Value(3.0)
+    text = emit(trace_module(lambda x: [x[1] * w], 2), "f64")
+    assert text.splitlines() == [
+        "func.func @main(%x: memref<2xf64>, %w: memref<1xf64>, %y: memref<1xf64>) attributes {llvm.emit_c_interface} {",
+        "  %0 = arith.constant 0 : index",
+        "  %1 = memref.load %x[%0] : memref<2xf64>",
+        "  %2 = arith.constant 1 : index",
+        "  %3 = memref.load %x[%2] : memref<2xf64>",
+        "  %4 = memref.load %w[%0] : memref<1xf64>",
+        "  %5 = arith.mulf %3, %4 : f64",
+        "  memref.store %5, %y[%0] : memref<1xf64>",
+        "  return",
+        "}",
+    ]
+
+
+def test_every_operation_of_the_tape_has_its_row():
+    assert MLIR.keys() == ARITY.keys()
+
+
+def test_small_integer_powers_are_multiplications():
+    text = emit(trace_module(lambda x: x[0] ** 5, 1), "f64")
+    assert text.count("arith.mulf") == 3
+    assert "math.powf" not in text
+    assert "math.powf" in emit(trace_module(lambda x: x[0] ** 2.5, 1), "f64")
+
+
+@given(st.floats(allow_nan=False))
+def test_a_literal_is_the_number_it_was(x):
+    text = literal(x, "f64")
+    if math.isinf(x):
+        assert struct.unpack(">d", bytes.fromhex(text[2:]))[0] == x
+    else:
+        assert "." in text, "MLIR takes digits without a point for an integer"
+        assert float(text) == x
+
+
+@pytest.mark.parametrize(
+    ("x", "t", "text"), [(math.inf, "f32", "0x7F800000"), (-math.inf, "f64", "0xFFF0000000000000")]
+)
+def test_infinities_are_written_by_their_bits(x, t, text):
+    assert literal(x, t) == text

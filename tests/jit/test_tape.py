@@ -1,0 +1,103 @@
+"""The tape and its symbols: rows, their printing, and what a symbol refuses."""
+
+import math
+
+import pytest
+
+from micrograd.engine import Value
+from micrograd.jit.tape import ARITY, Symbol, Tape, TraceError
+
+
+def test_arithmetic_is_written_in_the_order_it_is_done():
+    tape = Tape()
+    x, w = tape.input(0), tape.weight(0)
+    y = (2.0 - x * w) / (x**2)
+    tape.outputs.append(y.index)
+    assert str(tape).splitlines() == [
+        "%0 = input 0",
+        "%1 = weight 0",
+        "%2 = mul %0, %1",
+        "%3 = constant 2.0",
+        "%4 = sub %3, %2",
+        "%5 = pow %0, %3",
+        "%6 = div %4, %5",
+        "return %6",
+    ]
+
+
+def test_leaves_are_written_once():
+    tape = Tape()
+    assert tape.input(3).index == tape.input(3).index
+    assert tape.constant(1).index == tape.constant(1.0).index
+    assert tape.constant(0.0).index != tape.constant(-0.0).index
+    assert tape.constant(math.nan).index == tape.constant(math.nan).index
+    assert [str(x) for x in tape.constants] == ["1.0", "0.0", "-0.0", "nan"]
+
+
+def test_every_operation_has_a_method_of_a_symbol():
+    operators = {"neg": "__neg__", "add": "__add__", "sub": "__sub__", "mul": "__mul__", "div": "__truediv__"}
+    operators |= {"pow": "__pow__", "lt": "__lt__", "le": "__le__", "gt": "__gt__", "ge": "__ge__"}
+    for op, arity in ARITY.items():
+        tape = Tape()
+        operands = [tape.input(i) for i in range(arity)]
+        result = getattr(Symbol, operators.get(op, op))(*operands)
+        assert tape.ops[result.index] == op
+        assert tape.operands[result.index] == tuple(range(arity))
+
+
+def test_reflected_operators_keep_the_order_of_their_operands():
+    for write, op in [
+        (lambda x: 5 + x, "add"),
+        (lambda x: 5 - x, "sub"),
+        (lambda x: 5 * x, "mul"),
+        (lambda x: 5 / x, "div"),
+        (lambda x: 5**x, "pow"),
+    ]:
+        tape = Tape()
+        x = tape.input(0)
+        result = write(x)
+        assert tape.ops[result.index] == op
+        assert tape.operands[result.index] == (tape.constant(5).index, x.index)
+
+
+def test_values_take_symbols_into_their_data():
+    tape = Tape()
+    x = tape.input(0)
+    for mixed in (x + Value(1.0), Value(1.0) * x, x - Value(2.0), Value(1.0) ** x):
+        assert isinstance(mixed, Value)
+        assert isinstance(mixed.data, Symbol)
+
+
+@pytest.mark.parametrize(
+    "use", [bool, float, int, round, complex, math.floor, math.ceil, math.trunc, math.exp, [1].__getitem__]
+)
+def test_a_symbol_is_no_python_number(use):
+    with pytest.raises(TraceError, match=r"test_tape\.py:\d+: "):
+        use(Tape().input(0))
+
+
+def test_only_numbers_become_constants():
+    x = Tape().input(0)
+    for wrong in ("1", None, [1], 10**400, 1j):
+        with pytest.raises(TraceError, match="is not a number that can be compiled"):
+            x + wrong
+
+
+def test_symbols_of_two_tapes_do_not_mix():
+    with pytest.raises(TraceError, match="another, finished trace"):
+        Tape().input(0) + Tape().input(0)
+
+
+def test_a_closed_tape_takes_no_more():
+    tape = Tape()
+    x = tape.input(0)
+    tape.closed = True
+    with pytest.raises(TraceError, match="after its trace was over"):
+        x * x
+
+
+def test_rows_are_checked_when_written():
+    tape = Tape()
+    for op, operands in [("cube", (1.0,)), ("add", (1.0,)), ("tanh", (1.0, 2.0)), ("where", (1.0, 2.0))]:
+        with pytest.raises(TypeError, match="can't be compiled"):
+            tape.append(op, *operands)
