@@ -37,16 +37,26 @@ def function(name: str) -> Callable[..., Value]:
 class Value:
     """A scalar, how it was made, and, after `backward()`, the derivative of the result by it."""
 
-    __slots__ = ("data", "grad", "_prev", "_op", "__dict__", "__weakref__")
+    __slots__ = ("data", "grad", "_op", "_a", "_b", "__dict__", "__weakref__")
     label = ""
 
     def __init__(self, data: Data, _children: Iterable[Value] = (), _op: str = "", label: str = ""):
         self.data = data if data.__class__ is float else ops.number(data)
         self.grad: Data = 0
-        self._prev = tuple(_children)  # the operands, in order
-        self._op = _op  # the operation that made this value of them: a row of PULLBACKS
+        self._op = _op  # the operation that made this value of its operands: a row of PULLBACKS
+        # Two operands have a slot each, any other number shares one. With a tuple in every sum and product the garbage
+        # collector has twice the objects to look through, and that takes longer than the arithmetic.
+        operands = tuple(_children)
+        pair: Any = operands if len(operands) == 2 else (operands, None)
+        self._a, self._b = pair
         if label:
             self.label = label
+
+    @property
+    def _prev(self) -> tuple[Value, ...]:
+        """The operands, in order; none for a leaf."""
+        operands: tuple[Value, ...] = self._a if self._b is None else (self._a, self._b)
+        return operands
 
     def __add__(self, other: Value | Data) -> Value:
         other = other if isinstance(other, Value) else Value(other)
@@ -115,15 +125,14 @@ class Value:
 
     def _backward(self) -> None:
         """Send this value's gradient on to its operands. Assign your own to a value that you made yourself."""
-        operands = [v.data for v in self._prev]
-        if self._op in PULLBACKS:
-            gradients = PULLBACKS[self._op](self.grad, self.data, *operands)
-        elif self._op[:2] == "**":  # to a constant power, which the name holds: "**3"
-            gradients = (power_rule(operands[0], float(self._op[2:])) * self.grad,)
+        pullback = PULLBACKS.get(self._op) or unlisted_pullback(self)
+        if self._b is not None:
+            da, db = pullback(self.grad, self.data, self._a.data, self._b.data)
+            self._a.grad += da
+            self._b.grad += db
         else:
-            raise NotImplementedError(f"no derivative is known for the operation {self._op!r}: assign its _backward")
-        for v, gradient in zip(self._prev, gradients):
-            v.grad += gradient
+            for v, gradient in zip(self._a, pullback(self.grad, self.data, *[v.data for v in self._a])):
+                v.grad += gradient
 
     def backward(self) -> None:
         """Differentiate this value by everything it was made of.
@@ -142,7 +151,7 @@ def topological(root: Value) -> list[Value]:
     """The values that operations made on the way to `root`, each after its operands; leaves are left out."""
     order: list[Value] = []
     seen: set[Value] = set()
-    stack: list[Any] = [root] if root._prev else []
+    stack: list[Any] = [root] if root._a else []
     while stack:
         v = stack.pop()
         if v.__class__ is tuple:
@@ -150,7 +159,7 @@ def topological(root: Value) -> list[Value]:
         elif v not in seen:
             seen.add(v)
             stack.append((v,))  # to come up again when all its operands are in the order
-            stack += [child for child in v._prev if child._prev]
+            stack += [child for child in v._prev if child._a and child not in seen]
     return order
 
 
@@ -160,7 +169,7 @@ PULLBACKS: dict[str, Callable[..., tuple[Data, ...]]] = {
     "-": lambda g, y, a, b: (g, -g),
     "*": lambda g, y, a, b: (b * g, a * g),
     "/": lambda g, y, a, b: (ops.divide(g, b), -ops.divide(g * y, b)),
-    "pow": lambda g, y, a, b: (power_rule(a, b) * g, ops.where(ops.maximum(abs(a), -b) > 0, y * ops.log(a), 0) * g),
+    "pow": lambda g, y, a, b: (power_rule(a, b) * g, ops.where(ops.maximum(abs(a), -b) <= 0, 0, y * ops.log(a)) * g),
     "ReLU": lambda g, y, a: (ops.where(y > 0, g, 0),),
     "abs": lambda g, y, a: (ops.where(a > 0, g, ops.where(a < 0, -g, 0)),),
     "sqrt": lambda g, y, a: (ops.divide(g, 2 * y),),
@@ -178,9 +187,20 @@ PULLBACKS: dict[str, Callable[..., tuple[Data, ...]]] = {
 }
 
 
+def unlisted_pullback(y: Value) -> Callable[..., tuple[Data, ...]]:
+    """The row of a leaf, or of x**n, whose name tells its n; NotImplementedError for an operation that is not known."""
+    name, n = y._op[:2], y._op[2:]
+    if not y._prev:
+        return lambda g, y: ()
+    if name != "**":
+        raise NotImplementedError(f"no derivative is known for the operation {y._op!r}: assign its _backward")
+    exponent = int(n) if n.lstrip("-").isdigit() else float(n)
+    return lambda g, y, x: (power_rule(x, exponent) * g,)
+
+
 def power_rule(x: Data, n: Data) -> Data:
     """The derivative of x**n by x; 0 for n = 0, at x = 0 too."""
-    return ops.where(abs(n) > 0, n * ops.power(x, n - 1), 0)
+    return ops.where(abs(n) <= 0, 0, n * ops.power(x, n - 1))
 
 
 def share(g: Data, wins: Any, loses: Any) -> Data:

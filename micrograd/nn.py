@@ -18,29 +18,14 @@ from micrograd.engine import Value
 
 
 class Module:
-    """Something with parameters: the Values among its attributes, and in the lists and modules among those."""
+    """Something with parameters: the leaf Values among its attributes, and in the lists and modules among those."""
+
+    def parameters(self) -> list[Value]:
+        return [p for _, p in leaves(vars(self))]
 
     def named_parameters(self) -> Iterator[tuple[str, Value]]:
         """Every parameter, once, with its path, such as "layers.0.neurons.3.w.1"."""
-        seen: set[int] = set()
-        stack: list[tuple[str, Any]] = [("", self)]
-        while stack:
-            path, part = stack.pop()
-            if id(part) in seen:
-                continue
-            seen.add(id(part))
-            if isinstance(part, Value):
-                yield path, part
-                continue
-            items: Iterable[tuple[Any, Any]] = ()
-            if isinstance(part, (Module, dict)):
-                items = (vars(part) if isinstance(part, Module) else part).items()
-            elif isinstance(part, (list, tuple)):
-                items = enumerate(part)
-            stack += [(f"{path}.{key}" if path else str(key), child) for key, child in reversed(list(items))]
-
-    def parameters(self) -> list[Value]:
-        return [p for _, p in self.named_parameters()]
+        return leaves(self)
 
     def zero_grad(self) -> None:
         for p in self.parameters():
@@ -56,26 +41,50 @@ class Module:
         if parameters.keys() != state.keys():
             names = sorted(parameters.keys() ^ state.keys())
             raise ValueError(f"state does not fit the model: missing or unexpected {', '.join(names[:5])}")
-        numbers = {name: ops.number(x) for name, x in state.items()}
+        numbers = {name: float(ops.number(x)) for name, x in state.items()}
         for name, p in parameters.items():
             p.data = numbers[name]
+
+
+def leaves(root: Any) -> Iterator[tuple[str, Value]]:
+    """The leaf Values in modules, dicts and lists, once each, with their paths."""
+    seen: set[int] = set()
+    stack: list[tuple[str, Any]] = [("", root)]
+    while stack:
+        path, part = stack.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        items: Iterable[tuple[Any, Any]] = ()
+        if isinstance(part, Value) and not part._prev:
+            yield path, part
+        elif isinstance(part, Module):  # one that has its own way of telling its parameters is asked
+            inherited = type(part).parameters is Module.parameters
+            items = vars(part).items() if inherited else enumerate(part.parameters())
+        elif isinstance(part, dict):
+            items = part.items()
+        elif isinstance(part, (list, tuple)):
+            items = enumerate(part)
+        stack += [(f"{path}.{key}" if path else str(key), child) for key, child in reversed(list(items))]
 
 
 class Neuron(Module):
     """activation(w . x + b), with weights drawn from [-1, 1) and a bias of 0; just w . x + b if not `nonlin`.
 
-    `activation` names a function of `micrograd.ops`.
+    `activation` names a function of one number of `micrograd.ops`.
     """
 
     def __init__(self, nin: int, nonlin: bool = True, activation: str = "relu"):
-        if activation not in ops.__all__:
-            raise ValueError(f"activation {activation!r} is no function of micrograd.ops: {', '.join(ops.__all__)}")
+        if activation not in ops.OF_ONE:
+            raise ValueError(f"activation must be one of {', '.join(ops.OF_ONE)}, not {activation!r}")
         self.w = [Value(random.uniform(-1, 1)) for _ in range(nin)]
         self.b = Value(0)
         self.nonlin = nonlin
         self.activation = activation
 
     def __call__(self, x: Sequence[Any]) -> Value:
+        if not hasattr(x, "__len__"):
+            raise TypeError(f"{self} takes a list of {len(self.w)} inputs, got {x!r:.60}")
         if len(x) != len(self.w):
             raise ValueError(f"{self} takes {len(self.w)} inputs, got {len(x)}")
         act = sum((wi * xi for wi, xi in zip(self.w, x)), self.b)

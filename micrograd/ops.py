@@ -7,8 +7,8 @@
     Value(data=1.0, grad=0)
 
 On floats they follow IEEE 754, as PyTorch does and as compiled code will: where Python's own arithmetic would raise,
-the answer is an infinity or nan. Anything that has a method of the function's name (a Value, or whatever else one
-may put into a Value's data) answers for itself. Derivatives are not here: `micrograd.engine` is the place that knows them.
+the answer is an infinity or nan. Anything whose class has a method of the function's name (a Value, or whatever else
+one may put into a Value's data) answers for itself. Derivatives are not here: `micrograd.engine` knows them.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ __all__ = [
     "where",
 ]
 
+# The functions of one number: what a neuron may take for its activation.
+OF_ONE = ("relu", "abs", "sqrt", "exp", "log", "sin", "cos", "tanh", "sigmoid", "softplus", "erf")
+
 _abs = abs  # the builtin, which this module's own abs() hides
 
 
@@ -45,9 +48,9 @@ def number(x: Any) -> Any:
     """`x` as something to calculate with: numpy scalars become Python's, what is no number is a TypeError."""
     if isinstance(x, (float, int)):
         return float(x) if isinstance(x, float) else int(x)
-    if hasattr(x, "item") and not getattr(x, "shape", ()):
-        return x.item()
-    if hasattr(x, "__pow__") and not hasattr(x, "__len__"):
+    if hasattr(type(x), "item") and not getattr(x, "shape", ()):
+        x = x.item()
+    if hasattr(type(x), "__pow__") and not hasattr(x, "__len__"):
         return x
     raise TypeError(f"expected a number or a Value, got {type(x).__name__}: {x!r:.60}")
 
@@ -59,7 +62,7 @@ def scalar(on_floats: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(on_floats)
     def function(*operands: Any) -> Any:
         for x in operands:
-            if x.__class__ is not float and hasattr(x, name):
+            if x.__class__ is not float and hasattr(type(x), name):
                 result = getattr(type(x), name)(*operands)
                 if result is not NotImplemented:
                     return result
@@ -141,6 +144,8 @@ def abs(x: float) -> float:
 
 def divide(a: Any, b: Any) -> Any:
     """a / b; by zero an infinity, or nan for 0 / 0."""
+    if not a.__class__ is b.__class__ is float:
+        a, b = number(a), number(b)
     try:
         return a / b
     except ZeroDivisionError:
@@ -153,6 +158,8 @@ def divide(a: Any, b: Any) -> Any:
 
 def power(a: Any, b: Any) -> Any:
     """a ** b; an infinity where that overflows or is a negative power of zero, nan where it is not real."""
+    if not a.__class__ is b.__class__ is float:
+        a, b = number(a), number(b)
     try:
         y = a**b
     except (ZeroDivisionError, OverflowError):

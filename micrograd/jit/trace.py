@@ -26,8 +26,7 @@ ON_DATA: dict[str, Callable[..., Any]] = {
     "/": ops.divide,
     "pow": ops.power,
     "ReLU": ops.relu,
-    **{name: getattr(ops, name) for name in ("abs", "sqrt", "exp", "log", "sin", "cos", "tanh", "sigmoid", "softplus")},
-    **{name: getattr(ops, name) for name in ("erf", "maximum", "minimum", "where")},
+    **{name: getattr(ops, name) for name in (*ops.OF_ONE[1:], "maximum", "minimum", "where")},
 }
 
 
