@@ -1,6 +1,7 @@
 """The functions of a scalar: exp, tanh, maximum, where... of floats and of `Value`s alike.
 
     >>> from micrograd import ops
+    >>> from micrograd.engine import Value
     >>> ops.tanh(1000.0)
     1.0
     >>> ops.tanh(Value(1000.0))

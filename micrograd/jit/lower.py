@@ -195,7 +195,6 @@ class MachineCode:
     def __init__(self, module: Any, size: int):
         library, _ = llvm_c()
         self.level = LEVEL_DEFAULT if size <= LARGE else LEVEL_NONE
-        object_file = code_file(module, OBJECT, self.level)
         jit = Handle()
         check(library.LLVMOrcCreateLLJIT(ctypes.byref(jit), None))
         self._jit = jit
@@ -205,8 +204,15 @@ class MachineCode:
         prefix = library.LLVMOrcLLJITGetGlobalPrefix(jit)
         check(library.LLVMOrcCreateDynamicLibrarySearchGeneratorForProcess(ctypes.byref(process), prefix, None, None))
         library.LLVMOrcJITDylibAddGenerator(functions, process)  # to find libm
+        self.add(module)
+
+    def add(self, module: Any) -> None:
+        """Add the functions of another module, which may call those that are here."""
+        library, _ = llvm_c()
+        object_file = code_file(module, OBJECT, self.level)
         buffer = library.LLVMCreateMemoryBufferWithMemoryRangeCopy(object_file, len(object_file), b"code")
-        check(library.LLVMOrcLLJITAddObjectFile(jit, functions, buffer))
+        functions = library.LLVMOrcLLJITGetMainJITDylib(self._jit)
+        check(library.LLVMOrcLLJITAddObjectFile(self._jit, functions, buffer))
 
     def address(self, name: str) -> int:
         """Where the function `name` starts."""

@@ -1,0 +1,59 @@
+# All that one does in this checkout. Needs Python >= 3.10 with pip and venv, git and make; the rest goes into .venv.
+
+PYTHON ?= python3
+JOBS ?= 2
+NOTEBOOKS = $(wildcard examples/*.ipynb)
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check install
+MESSAGE = printf '\n%s\n\n' # what went wrong, or what takes so long
+
+.PHONY: help demo test lint format notebooks bench bench-eager bench-import clean
+.DELETE_ON_ERROR:
+
+help:  ## list these targets (the default)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.demo  ## train a network on the moons, draw what it learned: moon_mlp.png, gout.svg
+	@$(BIN)/micrograd demo
+
+test: .venv/.test  ## run every test: tests/, the examples in docstrings, the notebooks
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: .venv/.lint  ## check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict
+
+format: .venv/.lint  ## put the code into its one format, mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+notebooks: .venv/.test  ## run the notebooks and write their outputs into them
+	$(BIN)/python -m pytest --overwrite $(NOTEBOOKS)
+
+bench: bench-eager bench-import  ## run every benchmark
+
+bench-eager: .venv/karpathy  ## how many times as fast as Karpathy's micrograd 0.1.0, in one run
+	$(BIN)/python benchmarks/eager.py .venv/karpathy
+
+bench-import: .venv/pyvenv.cfg  ## how long `import micrograd.engine` takes
+	$(BIN)/python benchmarks/imports.py
+
+clean:  ## remove .venv and all that tools left behind
+	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { $(MESSAGE) \
+		'micrograd needs Python >= 3.10, and "$(PYTHON)" is not one. Name another: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; $(MESSAGE) \
+		'"$(PYTHON) -m venv" failed. Debian and Ubuntu have it in a package of its own: apt install python3-venv' >&2; exit 1; }
+
+# A stamp for each of the optional extras in pyproject.toml, installed anew when that file changes.
+.venv/.%: .venv/pyvenv.cfg pyproject.toml
+	@$(MESSAGE) 'Installing micrograd[$*] into .venv: once, some minutes.'
+	$(PIP) --editable '.[$*]'
+	@touch $@
+
+.venv/karpathy: .venv/pyvenv.cfg
+	$(PIP) --no-deps --target $@ micrograd==0.1.0
