@@ -15,6 +15,7 @@ second derivatives and speed live elsewhere: see `micrograd.nn`, `micrograd.jit`
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,15 +24,15 @@ from micrograd import ops
 Data = Any  # a float as a rule; anything that does arithmetic will do
 
 
-def function(name: str) -> Callable[..., Value]:
-    """The function `ops.<name>` as a method of Values: of one operand, or of several."""
+def operation(name: str, on_data: Callable[..., Data]) -> Callable[..., Value]:
+    """A method that makes a Value of its operands, Values or plain numbers, by a function of their data."""
 
-    def apply(*operands: Value | Data) -> Value:
-        values = tuple(v if isinstance(v, Value) else Value(v) for v in operands)
-        return Value(getattr(ops, name)(*[v.data for v in values]), values, name)
+    def method(*operands: Value | Data) -> Value:
+        values = [v if isinstance(v, Value) else Value(v) for v in operands]
+        return Value(on_data(*[v.data for v in values]), values, name)
 
-    apply.__name__, apply.__doc__ = name, getattr(ops, name).__doc__
-    return apply
+    method.__name__, method.__doc__ = name, on_data.__doc__
+    return method
 
 
 class Value:
@@ -66,23 +67,14 @@ class Value:
         other = other if isinstance(other, Value) else Value(other)
         return Value(self.data * other.data, (self, other), "*")
 
-    def __truediv__(self, other: Value | Data) -> Value:
-        other = other if isinstance(other, Value) else Value(other)
-        return Value(ops.divide(self.data, other.data), (self, other), "/")
-
     def __pow__(self, other: Value | Data) -> Value:
         if isinstance(other, (int, float)):
             n = ops.number(other)
             return Value(ops.power(self.data, n), (self,), f"**{n}")
-        other = other if isinstance(other, Value) else Value(other)
-        return Value(ops.power(self.data, other.data), (self, other), "pow")
+        return self._pow(other)
 
     def __neg__(self) -> Value:
         return self * -1
-
-    def __sub__(self, other: Value | Data) -> Value:
-        other = other if isinstance(other, Value) else Value(other)
-        return Value(self.data - other.data, (self, other), "-")
 
     def __rsub__(self, other: Data) -> Value:
         return Value(other) - self
@@ -93,35 +85,34 @@ class Value:
     def __rpow__(self, other: Data) -> Value:
         return Value(other) ** self
 
-    __radd__ = __add__
-    __rmul__ = __mul__
+    __radd__, __rmul__ = __add__, __mul__
+    __sub__, __truediv__ = operation("-", operator.sub), operation("/", ops.divide)
+    _pow, relu, sqrt = operation("pow", ops.power), operation("ReLU", ops.relu), operation("sqrt", ops.sqrt)
+    exp, log = operation("exp", ops.exp), operation("log", ops.log)
+    sin, cos = operation("sin", ops.sin), operation("cos", ops.cos)
+    tanh, sigmoid = operation("tanh", ops.tanh), operation("sigmoid", ops.sigmoid)
+    softplus, erf = operation("softplus", ops.softplus), operation("erf", ops.erf)
+    maximum, minimum = operation("maximum", ops.maximum), operation("minimum", ops.minimum)
+    where = operation("where", ops.where)
+    abs = __abs__ = operation("abs", ops.abs)
 
     def __lt__(self, other: Value | Data) -> Any:
-        return self.data < (other if isinstance(other, Value) else Value(other)).data
+        return self.data < data_of(other)
 
     def __le__(self, other: Value | Data) -> Any:
-        return self.data <= (other if isinstance(other, Value) else Value(other)).data
+        return self.data <= data_of(other)
 
     def __gt__(self, other: Value | Data) -> Any:
-        return self.data > (other if isinstance(other, Value) else Value(other)).data
+        return self.data > data_of(other)
 
     def __ge__(self, other: Value | Data) -> Any:
-        return self.data >= (other if isinstance(other, Value) else Value(other)).data
+        return self.data >= data_of(other)
 
     def __float__(self) -> float:
         return float(self.data)
 
     def __repr__(self) -> str:
         return f"Value(data={self.data}, grad={self.grad})"
-
-    def relu(self) -> Value:
-        return Value(ops.relu(self.data), (self,), "ReLU")
-
-    abs, sqrt = function("abs"), function("sqrt")
-    exp, log, sin, cos = function("exp"), function("log"), function("sin"), function("cos")
-    tanh, sigmoid, softplus, erf = function("tanh"), function("sigmoid"), function("softplus"), function("erf")
-    maximum, minimum, where = function("maximum"), function("minimum"), function("where")
-    __abs__ = abs
 
     def _backward(self) -> None:
         """Send this value's gradient on to its operands. Assign your own to a value that you made yourself."""
@@ -145,6 +136,11 @@ class Value:
         self.grad += 1
         for v in reversed(order):
             v._backward()
+
+
+def data_of(x: Value | Data) -> Data:
+    """The data of a Value, or the plain number that stands for one."""
+    return x.data if isinstance(x, Value) else ops.number(x)
 
 
 def topological(root: Value) -> list[Value]:
