@@ -1,4 +1,4 @@
-"""`jit`: a compiler for Values and networks, built on MLIR and LLVM.
+"""`jit`: a compiler for Values, networks and functions of scalars, built on MLIR and LLVM.
 
     >>> from micrograd.jit import jit
     >>> from micrograd.nn import MLP
@@ -16,51 +16,79 @@ takes that to machine code; `native` calls it from Python. Each of them can be l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import inspect
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from micrograd.engine import Value
 from micrograd.jit import lower, native
 from micrograd.jit.emit import emit
+from micrograd.jit.signature import ArgumentError, signature
 from micrograd.jit.tape import TraceError
-from micrograd.jit.trace import Trace, trace_module, trace_value
+from micrograd.jit.trace import Trace, trace_function, trace_value, tracing
 from micrograd.nn import MLP, Layer, Module, Neuron
 
-__all__ = ["STAGES", "CompiledModule", "CompiledValue", "TraceError", "jit"]
+__all__ = ["STAGES", "CompiledFunction", "CompiledModule", "CompiledValue", "TraceError", "jit"]
 
 STAGES = ("tape", "mlir", "llvm-dialect", "llvm", "asm")
 
 
-def jit(target: Value | Module, dtype: str = "f32") -> Any:
+def jit(target: Any = None, dtype: str = "f32", *, static_argnames: str | Iterable[str] = ()) -> Any:
     """Compile `target` for this processor.
 
     A `Value` becomes a callable without arguments that gives its number, calculated anew from its leaves as they are.
+
     A `Module` (a Neuron, Layer, MLP or your own) becomes a callable that takes what the module takes, a list of
-    numbers, and gives a float, or a list of floats where the module returns a list. Every Value that its forward pass
-    reads is live: after `p.data` has changed the next call sees it. A 2-D numpy array runs row by row, giving an array.
+    numbers, and gives a float, or a list of floats where the module returns a list. A 2-D numpy array runs row by row,
+    giving an array.
+
+    A function is run once on symbols for each signature of its arguments, and compiled; it may calculate with Values,
+    call `backward()`, read gradients, and set the data and the gradient of Values from outside. Numbers, lists, tuples,
+    dicts and arrays of them are traced, integers too, and a Value counts as its number; strings, booleans, None,
+    Modules and what `static_argnames` names are not: each has a compilation of its own. Values come back as floats.
+    As a decorator: `@jit`, or `@jit(dtype="f64")`.
+
+    Every Value from outside that is read is live: after `p.data` has changed the next call sees it. Every one that is
+    set has its new number when the call returns.
 
     dtype: "f32" or "f64", the type of all arithmetic.
     Errors: TypeError or ValueError for a target, an operation or a number that can't be compiled; TraceError, a
-    TypeError, names the line where a forward pass does what compiled code can't, such as a branch on a number.
+    TypeError, names the line that does what compiled code can't, such as a branch on a number.
     """
     if dtype not in native.C_TYPE:
         raise ValueError(f"dtype must be 'f32' or 'f64', not {dtype!r}")
+    if target is None:
+        return functools.partial(jit, dtype=dtype, static_argnames=static_argnames)
     if isinstance(target, Value):
         return CompiledValue(target, dtype)
     if isinstance(target, Module):
         return CompiledModule(target, dtype)
-    raise TypeError(f"jit takes a Value or a Module, not {type(target).__name__}: {target!r:.60}")
+    if callable(target) and not isinstance(target, type):
+        names = [static_argnames] if isinstance(static_argnames, str) else static_argnames
+        return CompiledFunction(target, dtype, names)
+    raise TypeError(f"jit takes a Value, a Module or a function, not {type(target).__name__}: {target!r:.60}")
 
 
 class Program:
     """One trace and what became of it on the way to machine code."""
 
-    def __init__(self, trace: Trace, dtype: str):
+    def __init__(self, trace: Trace, dtype: str, seconds: float = 0.0):
+        start = time.perf_counter()
         self.trace = trace
         self.mlir = emit(trace, dtype)
         self.code = lower.MachineCode(lower.lowered(self.mlir), size=len(trace.tape.ops))
         self.function = native.function(self.code, trace, dtype)
         self.entry = native.entry(self.code, trace, dtype)
+        self.seconds = {"trace": seconds, "compile": time.perf_counter() - start}
+
+    def __call__(self, numbers: list[float]) -> Any:
+        y = self.function(numbers)
+        first = len(y) - len(self.trace.set)
+        for (v, name), x in zip(self.trace.set, y[first:]):
+            setattr(v, name, x)
+        return self.trace.answer(y)
 
     def ir(self, stage: str) -> str:
         """The program as text at one of STAGES; the later ones are made again for the occasion."""
@@ -77,6 +105,14 @@ class Program:
             return lower.llvm_text(module)
         return lower.code_file(module, lower.ASSEMBLY, self.code.level).decode()
 
+    def explain(self) -> str:
+        """What was traced, and how long it took."""
+        trace = self.trace
+        counts = f"{len(trace.tape.ops)} operations and leaves traced, {trace.inputs} numbers come in"
+        reach = f"{len(trace.live)} numbers of Values are read and {len(trace.set)} set"
+        times = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self.seconds.items())
+        return f"{counts}; {reach}; all of it straight-line code. {times}."
+
 
 class CompiledValue:
     """The number of a Value: a callable without arguments."""
@@ -85,57 +121,114 @@ class CompiledValue:
         self._program = Program(trace_value(value), dtype)
 
     def __call__(self) -> float:
-        return self._program.function([])[0]
+        return float(self._program([]))
 
     def ir(self, stage: str) -> str:
         """The program as text at one of STAGES."""
         return self._program.ir(stage)
 
+    def explain(self) -> str:
+        """What was traced, and how long it took."""
+        return self._program.explain()
+
     def __str__(self) -> str:
         return self.ir("llvm-dialect")
 
 
-class CompiledModule:
-    """The forward pass of a module, compiled anew for each number of inputs it is called with."""
+class CompiledFunction:
+    """A function that is traced and compiled at its first call for each signature of its arguments."""
 
-    def __init__(self, module: Module, dtype: str):
-        self._module = module
+    _number: Callable[[Any], Any] = staticmethod(lambda symbol: symbol)  # numbers are numbers within it
+
+    def __init__(self, function: Callable[..., Any], dtype: str, static_argnames: Iterable[str] = ()):
+        functools.update_wrapper(self, function, updated=())
+        self._function = function
         self._dtype = dtype
-        self._programs: dict[int, Program] = {}
-        self._entry: Callable[..., Any] = lambda x: NotImplemented
-        inputs = number_of_inputs(module)
-        if inputs is not None:
-            self._program(inputs)
+        self._static = frozenset(static_argnames)
+        self._names = parameter_names(function)
+        self._programs: dict[Any, Program] = {}
+        if not self._static <= set(self._names):
+            raise ValueError(f"static_argnames: no parameter is named {', '.join(self._static - set(self._names))}")
 
-    def __call__(self, x: Any) -> Any:
-        y = self._entry(x)  # the short way, for what is usual
-        return self._call(x) if y is NotImplemented else y
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if tracing():  # called by another function that is being compiled: part of that
+            return self._function(*args, **kwargs)
+        numbers: list[float] = []
+        named = [(self._names[i] if i < len(self._names) else f"argument {i}", x) for i, x in enumerate(args)]
+        keys = [self._key(name, x, numbers) for name, x in [*named, *kwargs.items()]]
+        key = ("tuple", tuple(keys[: len(args)])), ("dict", tuple(kwargs), tuple(keys[len(args) :]))
+        program = self._programs.get(key) or self._compile(key, len(numbers))
+        return program(numbers)
 
-    def _call(self, x: Any) -> Any:
-        """The long way: any sequence of numbers, of any length, or the rows of an array; and all the errors."""
-        if getattr(x, "ndim", 1) == 2:
-            import numpy as np
+    def _key(self, name: str, x: Any, numbers: list[float]) -> Any:
+        try:
+            return signature(x, numbers, static=name in self._static)
+        except ArgumentError as error:
+            raise TypeError(f"{name}{error.path} {error}") from error.__cause__
 
-            return np.array([self(row) for row in x], dtype=np.float32 if self._dtype == "f32" else np.float64)
-        numbers = native.floats("the input", x)
-        program = self._program(len(numbers))
-        y = program.function(numbers)
-        return y if program.trace.returns_list else y[0]
+    def _compile(self, key: Any, inputs: int) -> Program:
+        start = time.perf_counter()
+        trace = trace_function(self._function, key, inputs, self._dtype, self._number)
+        program = self._programs[key] = Program(trace, self._dtype, time.perf_counter() - start)
+        return program
 
-    def _program(self, inputs: int) -> Program:
-        if inputs not in self._programs:
-            self._programs[inputs] = Program(trace_module(self._module, inputs), self._dtype)
-            self._entry = self._programs[inputs].entry
-        return self._programs[inputs]
+    def __get__(self, owner: Any, kind: type | None = None) -> Any:
+        return self if owner is None else functools.partial(self, owner)
+
+    def _latest(self) -> Program:
+        if not self._programs:
+            raise RuntimeError("nothing is compiled yet: call this with its arguments first")
+        return next(reversed(self._programs.values()))
 
     def ir(self, stage: str) -> str:
-        """The program as text at one of STAGES. RuntimeError if nothing has been compiled yet."""
-        if not self._programs:
-            raise RuntimeError("nothing is compiled yet: call this with its inputs first")
-        return next(iter(self._programs.values())).ir(stage)
+        """The latest compilation as text at one of STAGES. RuntimeError if there is none yet."""
+        return self._latest().ir(stage)
+
+    def explain(self) -> str:
+        """What the latest compilation found, and how long it took. RuntimeError if there is none yet."""
+        return self._latest().explain()
 
     def __str__(self) -> str:
         return self.ir("llvm-dialect")
+
+
+class CompiledModule(CompiledFunction):
+    """The forward pass of a module. Lists of numbers, which are usual, have a short way into the code."""
+
+    _number = Value  # a module may call the methods of what it is given
+
+    def __init__(self, module: Module, dtype: str):
+        super().__init__(module, dtype)  # type: ignore[arg-type]  # a module of one's own can be called
+        self._entry: Callable[..., Any] = lambda *args: NotImplemented
+        inputs = number_of_inputs(module)
+        if inputs is not None and not tracing():
+            self._compile((("tuple", (("list", ("number",) * inputs),)), ("dict", (), ())), inputs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs:
+            y = self._entry(*args)
+            if y is not NotImplemented:
+                return y
+            if len(args) == 1 and getattr(args[0], "ndim", 1) == 2 and not tracing():
+                import numpy as np
+
+                precision = np.float32 if self._dtype == "f32" else np.float64
+                return np.array([self(row) for row in args[0]], dtype=precision)
+        return super().__call__(*args, **kwargs)
+
+    def _compile(self, key: Any, inputs: int) -> Program:
+        program = super()._compile(key, inputs)
+        if key == (("tuple", (("list", ("number",) * inputs),)), ("dict", (), ())):
+            self._entry = program.entry
+        return program
+
+
+def parameter_names(function: Callable[..., Any]) -> list[str]:
+    """The names of a function's parameters, for messages; none for a callable that does not tell."""
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 def number_of_inputs(module: Module) -> int | None:

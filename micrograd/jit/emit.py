@@ -131,7 +131,7 @@ MLIR: dict[str, Callable[..., str]] = {
 def emit(trace: Trace, t: str) -> str:
     """The MLIR module of a trace, as text."""
     tape, block = trace.tape, Block(t)
-    sizes = {"%x": trace.inputs, "%w": len(trace.weights), "%y": len(tape.outputs)}
+    sizes = {"%x": trace.inputs, "%w": len(trace.live), "%y": len(tape.outputs)}
     results: list[str] = []
 
     def number(i: int) -> str:

@@ -17,8 +17,8 @@ from typing import Any
 
 from micrograd.engine import Value
 from micrograd.jit.lower import MachineCode, lowered
+from micrograd.jit.signature import float_of
 from micrograd.jit.trace import Trace
-from micrograd.ops import number
 
 C_TYPE: dict[str, Any] = {"f32": ctypes.c_float, "f64": ctypes.c_double}
 STACK = 64 * 1024  # bytes of buffers that an entry may hold on the stack of whatever thread calls it
@@ -26,8 +26,8 @@ STACK = 64 * 1024  # bytes of buffers that an entry may hold on the stack of wha
 
 def function(code: MachineCode, trace: Trace, dtype: str) -> Callable[[list[float]], list[float]]:
     """A callable from the inputs, of the right number, to the outputs; each call reads the weights' data anew."""
-    t, address, weights = C_TYPE[dtype], code.address("main"), trace.weights
-    x_buffer, w_buffer, y_buffer = t * trace.inputs, t * len(weights), t * len(trace.tape.outputs)
+    t, address, live = C_TYPE[dtype], code.address("main"), trace.live
+    x_buffer, w_buffer, y_buffer = t * trace.inputs, t * len(live), t * len(trace.tape.outputs)
     on_buffers = ctypes.CFUNCTYPE(None, *[ctypes.POINTER(t)] * 3)(address)
     alone = ctypes.CFUNCTYPE(t)(address)
 
@@ -36,9 +36,9 @@ def function(code: MachineCode, trace: Trace, dtype: str) -> Callable[[list[floa
             return [alone()]
         y = y_buffer()
         try:
-            w = w_buffer(*[v.data for v in weights])
+            w = w_buffer(*[getattr(v, name) for v, name in live])
         except TypeError:
-            w = w_buffer(*[float_of("the data of a weight", v) for v in weights])
+            w = w_buffer(*[live_number(v, name) for v, name in live])
         on_buffers(x_buffer(*x), w, y)
         return list(y)
 
@@ -46,20 +46,12 @@ def function(code: MachineCode, trace: Trace, dtype: str) -> Callable[[list[floa
     return call
 
 
-def floats(name: str, numbers: Any) -> list[float]:
-    """A sequence of numbers or Values as floats; TypeError naming the argument and the place of what is neither."""
-    if isinstance(numbers, (str, bytes, dict, set)) or not hasattr(numbers, "__iter__"):
-        raise TypeError(f"{name} must be a list of numbers, got {type(numbers).__name__}")
-    return [float_of(f"{name}[{i}]", x) for i, x in enumerate(numbers)]
-
-
-def float_of(name: str, x: Any) -> float:
-    """A number or the data of a Value as a float; TypeError if it is neither."""
-    data = x.data if isinstance(x, Value) else x
+def live_number(v: Value, name: str) -> float:
+    """The data or the gradient of a Value as a float; TypeError that shows the Value, if it is none."""
     try:
-        return float(number(data))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise TypeError(f"{name} must be a number, got {type(data).__name__}: {data!r:.60}") from error
+        return float_of(getattr(v, name))
+    except TypeError as error:
+        raise TypeError(f"the {name} of a Value {v.label or 'that compiled code reads'} {error}") from None
 
 
 # The entry of a function on buffers: `PyObject *entry(PyObject *self, PyObject *const *args, Py_ssize_t n)`.
@@ -158,8 +150,7 @@ llvm.func @entry(%self: !llvm.ptr, %args: !llvm.ptr, %n: i64) -> !llvm.ptr {
   llvm.cond_br %more_weights, ^weight, ^calculate
 ^weight:
   %entry_j = llvm.getelementptr %table[%j] : (!llvm.ptr, i64) -> !llvm.ptr, !llvm.ptr
-  %value = llvm.load %entry_j : !llvm.ptr -> !llvm.ptr
-  %slot = llvm.getelementptr %value[{DATA}] : (!llvm.ptr) -> !llvm.ptr, i8
+  %slot = llvm.load %entry_j : !llvm.ptr -> !llvm.ptr
   %data = llvm.load %slot : !llvm.ptr -> !llvm.ptr
   %w_j = llvm.getelementptr %w[%j] : (!llvm.ptr, i64) -> !llvm.ptr, {T}
   %read = llvm.call @take(%data, %w_j) : (!llvm.ptr, !llvm.ptr) -> i1
@@ -212,21 +203,29 @@ RETURN_LIST = """
 
 
 @cache
-def layout() -> tuple[int, int] | None:
-    """Where in an object its type stands, and in a Value its data, in bytes; None where Python has it otherwise."""
-    probe, v = 1234.5, Value(0.0)
-    pointer, ob_type = ctypes.sizeof(ctypes.c_void_p), ctypes.sizeof(ctypes.c_ssize_t)
-    if object.__basicsize__ != ob_type + pointer or pointer != 8:  # free-threaded or debug builds
+def layout() -> tuple[int, dict[str, int]] | None:
+    """Where in an object its type stands, and in a Value its data and gradient, in bytes.
+
+    None where this Python has it otherwise: free-threaded and debug builds.
+    """
+    pointer = ctypes.sizeof(ctypes.c_void_p)
+    ob_type, probe, v = pointer, 1234.5, Value(0.0)
+    if pointer != 8 or object.__basicsize__ != 2 * pointer or word(probe, ob_type) != id(float):
         return None
-    v.data = probe
-    found = [
-        offset
-        for offset in range(object.__basicsize__, Value.__basicsize__, pointer)
-        if ctypes.c_void_p.from_address(id(v) + offset).value == id(probe)
-    ]
-    if len(found) != 1 or ctypes.c_void_p.from_address(id(probe) + ob_type).value != id(float):
-        return None
-    return ob_type, found[0]
+    offsets = {}
+    for name in ("data", "grad"):
+        setattr(v, name, probe)
+        found = [i for i in range(object.__basicsize__, Value.__basicsize__, pointer) if word(v, i) == id(probe)]
+        if len(found) != 1:
+            return None
+        offsets[name] = found[0]
+        setattr(v, name, 0.0)
+    return ob_type, offsets
+
+
+def word(thing: object, offset: int) -> int | None:
+    """The pointer that stands so many bytes into an object."""
+    return ctypes.c_void_p.from_address(id(thing) + offset).value
 
 
 class MethodDef(ctypes.Structure):
@@ -249,22 +248,23 @@ def entry(code: MachineCode, trace: Trace, dtype: str) -> Callable[..., Any]:
     It can't when it is given something other than one list of floats and ints, of the right length, when the data of a
     weight is neither, and when this Python, or the size of the buffers, does not suit it.
     """
-    offsets, t = layout(), C_TYPE[dtype]
-    inputs, weights, outputs = trace.inputs, trace.weights, len(trace.tape.outputs)
-    if offsets is None or not trace.in_memory or (inputs + len(weights) + outputs) * ctypes.sizeof(t) > STACK:
+    places, t = layout(), C_TYPE[dtype]
+    inputs, weights, outputs = trace.inputs, len(trace.live), len(trace.tape.outputs)
+    suits = trace.in_memory and not trace.set and trace.returns in ("number", "list")
+    if places is None or not suits or (inputs + weights + outputs) * ctypes.sizeof(t) > STACK:
         return lambda *arguments: NotImplemented
-    pointers: Any = ctypes.py_object * len(weights)
-    table = pointers(*weights)
+    ob_type, offsets = places
+    pointers: Any = ctypes.c_void_p * weights
+    table = pointers(*[id(v) + offsets[name] for v, name in trace.live])
     words = {
-        "OB_TYPE": offsets[0],
-        "DATA": offsets[1],
+        "OB_TYPE": ob_type,
         "FLOAT": id(float),
         "INT": id(int),
         "LIST": id(list),
         "NOT_IMPLEMENTED": id(NotImplemented),
         "TABLE": ctypes.addressof(table),
         "INPUTS": inputs,
-        "WEIGHTS": len(weights),
+        "WEIGHTS": weights,
         "OUTPUTS": outputs,
         "T": dtype,
         "NARROW": "%narrow = llvm.fptrunc %x : f64 to f32",
@@ -272,12 +272,12 @@ def entry(code: MachineCode, trace: Trace, dtype: str) -> Callable[..., Any]:
     }
     if dtype == "f64":
         words |= {"NARROW": "%narrow = llvm.bitcast %x : f64 to f64", "WIDEN": "%wide = llvm.bitcast %y_0 : f64 to f64"}
-    text = ENTRY.replace("{RESULT}", RETURN_LIST if trace.returns_list else RETURN_ONE)
+    text = ENTRY.replace("{RESULT}", RETURN_LIST if trace.returns == "list" else RETURN_ONE)
     for name, word in words.items():
         text = text.replace(f"{{{name}}}", str(word))
     code.add(lowered(text))
     method = MethodDef(b"entry", code.address("entry"), METH_FASTCALL, None)
-    owner = (code, method, table)  # becomes the `self` of the entry, and so lives as long as it
+    owner = (code, method, table, trace.live)  # becomes the `self` of the entry, and so lives as long as it
     new = ctypes.pythonapi.PyCFunction_NewEx
     new.restype, new.argtypes = ctypes.py_object, [ctypes.POINTER(MethodDef), ctypes.py_object, ctypes.c_void_p]
     result: Callable[..., Any] = new(ctypes.byref(method), owner, None)

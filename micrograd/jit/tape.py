@@ -168,6 +168,10 @@ class Symbol:
             return a if condition else b
         return select(condition, a, b)
 
+    def is_truth(self) -> bool:
+        """Does it stand for a truth value?"""
+        return self.tape.ops[self.index] in COMPARISONS
+
     def __bool__(self) -> NoReturn:
         raise TraceError(
             f"{user_line()}: a branch on a traced number: compiled code takes the same path every time; "

@@ -1,8 +1,8 @@
-"""Tracing: a Value's graph, or a module's forward pass run once on symbols, written on a tape.
+"""Tracing: a Value's graph, or a function run once on symbols, written on a tape.
 
-What comes in: a `Value`, or a `Module` and the number of its inputs. What goes out: a `Trace`, the tape with the Values
-it reads anew at every call and the form of the answer. No operation is known here by more than its name: the engine's
-own arithmetic does the writing, since the data of a Value may be a `Symbol`.
+What comes in: a `Value`; or a function, and arguments whose numbers are symbols. What goes out: a `Trace`, the tape
+with the Values that each call reads and sets. No operation is known here by more than its name: the engine's own
+arithmetic does the writing, its `backward()` included, since data and gradient of a Value may be a `Symbol`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 
 from micrograd import ops
 from micrograd.engine import Value, topological
-from micrograd.jit.tape import Symbol, Tape, TraceError, user_line
+from micrograd.jit.signature import Answer, answer, arguments
+from micrograd.jit.tape import Symbol, Tape
 
 # What an operation of the engine does to data, where it is not the function of `ops` of the same name.
 ON_DATA: dict[str, Callable[..., Any]] = {
@@ -29,20 +30,28 @@ ON_DATA: dict[str, Callable[..., Any]] = {
     **{name: getattr(ops, name) for name in (*ops.OF_ONE[1:], "maximum", "minimum", "where")},
 }
 
+Slot = tuple[Value, str]  # a Value from outside, and which of its numbers: "data" or "grad"
+
 
 @dataclass
 class Trace:
-    """A tape; the live Values that its "weight" rows stand for; and whether it returns one number or a list."""
+    """A tape, and how its rows meet the world.
+
+    Row "input" i is number i of a call's arguments, row "weight" i is what `live[i]` holds when the call begins. The
+    outputs are `results` numbers for the `answer`, then those that go into `set`.
+    """
 
     tape: Tape = field(default_factory=Tape)
-    weights: list[Value] = field(default_factory=list)
     inputs: int = 0
-    returns_list: bool = False
+    live: list[Slot] = field(default_factory=list)
+    set: list[Slot] = field(default_factory=list)
+    answer: Answer = field(default=lambda y: y[0])
+    returns: str = "number"  # or "list", of numbers, or "other"
 
     @property
     def in_memory(self) -> bool:
         """Whether the function works on buffers; else it takes nothing and returns its number."""
-        return bool(self.inputs or self.weights or self.returns_list)
+        return bool(self.inputs or self.live or len(self.tape.outputs) != 1 or self.returns != "number" or self.set)
 
 
 def trace_value(root: Value) -> Trace:
@@ -67,64 +76,99 @@ def evaluate(op: str, operands: list[Any]) -> Any:
     return ON_DATA[op](*operands)
 
 
-def trace_module(module: Any, inputs: int) -> Trace:
-    """The forward pass of `module` on a list of `inputs` Values. Whatever it raises comes through."""
+def trace_function(
+    function: Callable[..., Any], keys: tuple[Any, Any], inputs: int, dtype: str, number: Callable[[Symbol], Any]
+) -> Trace:
+    """One run of `function` with arguments of these keys, of the positional and of the named ones.
+
+    `number` makes of a symbol what the function gets for a number: the symbol itself, or a Value of it.
+
+    Whatever it raises comes through, and leaves every Value as it was.
+    """
     trace = Trace(inputs=inputs)
-    with values_on(trace):
-        result = module([Value(trace.tape.input(i)) for i in range(inputs)])
-        trace.returns_list = isinstance(result, (list, tuple))
-        for y in result if trace.returns_list else [result]:
-            if isinstance(y, (list, tuple)):
-                raise TypeError(f"{module!r:.60} returns nested lists; a number or a list of numbers can be compiled")
-            trace.tape.outputs.append(trace.tape.index_of(y.data if isinstance(y, Value) else ops.number(y)))
+    tape = trace.tape
+
+    def place(symbol: Symbol) -> int:
+        tape.outputs.append(tape.index_of(symbol))
+        return len(tape.outputs) - 1
+
+    with values_on(trace) as changes:
+        numbers = iter([number(tape.input(i)) for i in range(inputs)])
+        positional, named = (arguments(key, numbers) for key in keys)
+        result = function(*positional, **named)
+        trace.returns = kind_of(result)
+        trace.answer = answer(result, place, dtype)
+        for slot, x in changes.items():
+            trace.set.append(slot)
+            tape.outputs.append(tape.index_of(x))
     return trace
 
 
-_tracing = threading.RLock()  # one trace at a time: it changes the class Value for everyone
+def kind_of(result: Any) -> str:
+    """Whether a trace returned one number, a list of numbers, or something else."""
+    if isinstance(result, (Value, Symbol)):
+        return "number"
+    if isinstance(result, list) and all(isinstance(y, Value) for y in result):
+        return "list"
+    return "other"
+
+
+_turn = threading.RLock()  # one trace at a time: it changes the class Value for everyone
+_tracing: int | None = None  # the thread whose turn it is
+
+
+def tracing() -> bool:
+    """Is this thread in the middle of a trace?"""
+    return _tracing == threading.get_ident()
 
 
 @contextmanager
-def values_on(trace: Trace) -> Iterator[None]:
-    """For a time, let Values made by this thread carry symbols, and read those from outside as live weights.
+def values_on(trace: Trace) -> Iterator[dict[Slot, Any]]:
+    """For a time, let Values that this thread makes hold symbols, and Values from outside be read and set by the code.
 
-    `Value.data` and `Value.grad` become properties over the slots they replace; other threads see what they always saw.
+    What is assigned to a Value from outside goes into the dictionary that this gives, and is read from there: the Value
+    itself is not touched. `Value.data` and `Value.grad` become properties over the slots they replace. Other threads
+    see what they always saw.
     """
-    with _tracing:
+    global _tracing
+    with _turn:
         me, tape = threading.get_ident(), trace.tape
-        data_slot, grad_slot = Value.__dict__["data"], Value.__dict__["grad"]
-        positions: dict[Value, int] = {}
+        slots = {name: Value.__dict__[name] for name in ("data", "grad")}
+        changes: dict[Slot, Any] = {}
+        rows: dict[Slot, int] = {}
 
         def from_outside(v: Value) -> bool:
             try:
-                return threading.get_ident() == me and not isinstance(data_slot.__get__(v), Symbol)
+                return threading.get_ident() == me and not isinstance(slots["data"].__get__(v), Symbol)
             except AttributeError:  # it is being made
                 return False
 
-        def read_data(v: Value) -> Any:
+        def read(v: Value, name: str) -> Any:
             if not from_outside(v):
-                return data_slot.__get__(v)
-            if v not in positions:
-                positions[v] = len(trace.weights)
-                trace.weights.append(v)
-            return tape.weight(positions[v])
+                return slots[name].__get__(v)
+            if (v, name) in changes:
+                return changes[v, name]
+            if (v, name) not in rows:
+                rows[v, name] = len(trace.live)
+                trace.live.append((v, name))
+            return tape.weight(rows[v, name])
 
-        def write_data(v: Value, data: Any) -> None:
+        def write(v: Value, name: str, x: Any) -> None:
             if from_outside(v):
-                raise TraceError(f"{user_line()}: a compiled forward pass can't assign to the data of a Value")
-            if threading.get_ident() == me and not isinstance(data, Symbol):
-                data = tape.constant(data)
-            data_slot.__set__(v, data)
+                changes[v, name] = x if isinstance(x, Symbol) else tape.constant(x)
+            elif threading.get_ident() == me and name == "data" and not isinstance(x, Symbol):
+                slots[name].__set__(v, tape.constant(x))
+            else:
+                slots[name].__set__(v, x)
 
-        def write_grad(v: Value, grad: Any) -> None:
-            if from_outside(v):
-                raise TraceError(f"{user_line()}: a compiled forward pass can't assign to the grad of a Value")
-            grad_slot.__set__(v, grad)
-
-        setattr(Value, "data", property(read_data, write_data))
-        setattr(Value, "grad", property(grad_slot.__get__, write_grad))
+        for name in slots:
+            get, put = (lambda v, name=name: read(v, name)), (lambda v, x, name=name: write(v, name, x))
+            setattr(Value, name, property(get, put))
+        _tracing = me
         try:
-            yield
+            yield changes
         finally:
-            setattr(Value, "data", data_slot)
-            setattr(Value, "grad", grad_slot)
+            for name, slot in slots.items():
+                setattr(Value, name, slot)
+            _tracing = None
             tape.closed = True

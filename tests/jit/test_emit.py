@@ -6,11 +6,12 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tracing import trace_of
 
 from micrograd.engine import Value
 from micrograd.jit.emit import MLIR, emit, literal
 from micrograd.jit.tape import ARITY
-from micrograd.jit.trace import trace_module, trace_value
+from micrograd.jit.trace import trace_value
 
 
 def test_a_value_becomes_a_function_without_arguments():
@@ -27,7 +28,7 @@ def test_a_value_becomes_a_function_without_arguments():
 
 def test_a_module_becomes_a_function_on_buffers():
     w = Value(3.0)
-    text = emit(trace_module(lambda x: [x[1] * w], 2), "f64")
+    text = emit(trace_of(lambda x: [x[1] * w], 2), "f64")
     assert text.splitlines() == [
         "func.func @main(%x: memref<2xf64>, %w: memref<1xf64>, %y: memref<1xf64>) attributes {llvm.emit_c_interface} {",
         "  %0 = arith.constant 0 : index",
@@ -47,10 +48,10 @@ def test_every_operation_of_the_tape_has_its_row():
 
 
 def test_small_integer_powers_are_multiplications():
-    text = emit(trace_module(lambda x: x[0] ** 5, 1), "f64")
+    text = emit(trace_of(lambda x: x[0] ** 5, 1), "f64")
     assert text.count("arith.mulf") == 3
     assert "math.powf" not in text
-    assert "math.powf" in emit(trace_module(lambda x: x[0] ** 2.5, 1), "f64")
+    assert "math.powf" in emit(trace_of(lambda x: x[0] ** 2.5, 1), "f64")
 
 
 @given(st.floats(allow_nan=False))

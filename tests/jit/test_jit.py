@@ -223,8 +223,9 @@ def test_values_that_are_not_parameters_are_live_too():
 def test_a_weight_that_is_no_number_is_named():
     model = Neuron(2)
     compiled = jit(model)
+    model.b.label = "bias"
     model.b.data = "heavy"
-    with pytest.raises(TypeError, match="weight must be a number, got str: 'heavy'"):
+    with pytest.raises(TypeError, match="the data of a Value bias must be a number, got str: 'heavy'"):
         compiled([1.0, 2.0])
     model.b.data = 1.0
     assert isinstance(compiled([1.0, 2.0]), float)
@@ -251,7 +252,7 @@ def test_an_array_of_rows_gives_an_array():
 
 def test_a_module_may_return_a_list_a_tuple_or_a_plain_number():
     assert jit(Function(lambda a, b: [a + b, a - b, 1]))([3.0, 2.0]) == [5.0, 1.0, 1.0]
-    assert jit(Function(lambda a: (a,)))([3.0]) == [3.0]
+    assert jit(Function(lambda a: (a,)))([3.0]) == (3.0,)
     assert jit(Function(lambda a: 4))([3.0]) == 4.0
     assert jit(Function(lambda: 4))([]) == 4.0
     assert jit(Function(lambda: []))([]) == []
@@ -318,8 +319,8 @@ def test_the_same_network_gives_the_same_text_in_another_process():
 
 
 def test_wrong_targets_are_refused():
-    for target in (3, None, "x", [Value(1.0)], MLP):
-        with pytest.raises(TypeError, match="jit takes a Value or a Module"):
+    for target in (3, "x", [Value(1.0)], MLP):
+        with pytest.raises(TypeError, match="jit takes a Value, a Module or a function"):
             jit(target)
     with pytest.raises(ValueError, match=r"dtype.*'f16'"):
         jit(Value(1.0), dtype="f16")
@@ -339,20 +340,29 @@ def test_unknown_operations_are_refused():
 def test_wrong_arguments_are_refused_and_change_nothing():
     compiled = jit(MLP(2, [3, 1]))
     expected = compiled([1.0, 2.0])
-    for x in (None, 3, "ab", {1: 2, 3: 4}, ["a", 1], [None, 1], [[1], [2]], [1j, 2], [object(), 1], object()):
-        with pytest.raises(TypeError, match="the input"):
+    for x in ("ab", ["a", 1], [None, 1], [[1], [2]], [1j, 2], [object(), 1], object(), 1j, [1.0, 10**400]):
+        with pytest.raises(TypeError, match="number"):
             compiled(x)
-    for x in ([1.0], [1.0, 2.0, 3.0], []):
-        with pytest.raises(ValueError, match=f"takes 2 inputs, got {len(x)}"):
+    for x in ([1.0], [1.0, 2.0, 3.0], [], None, 3):
+        with pytest.raises(ValueError, match="takes 2 inputs, got"):
             compiled(x)
     for arguments in ((), ([1, 2], [1, 2])):
         with pytest.raises(TypeError):
             compiled(*arguments)
     with pytest.raises(TypeError):
         jit(Value(1.0))(3)
-    with pytest.raises(TypeError, match=r"the input\[1\]"):
-        compiled([1.0, 10**400])
     assert compiled([1.0, 2.0]) == expected
+
+
+def test_the_place_of_what_is_no_number_is_named():
+    compiled = jit(MLP(2, [3, 1]))
+    with pytest.raises(TypeError, match=r"x\[1\] must be a number, got int: 1000"):
+        compiled([1.0, 10**400])
+    function = jit(lambda data, rate: data["rows"][1][0] * rate)
+    with pytest.raises(TypeError, match=r"data\['rows'\]\[1\]\[0\] must be a number, got complex: 2j"):
+        function({"rows": [[1.0], [2j]]}, 0.5)
+    with pytest.raises(TypeError, match=r"rate must be a number, got object"):
+        function({"rows": [[1.0], [2.0]]}, rate=object())
 
 
 def test_floats_with_surprises_are_taken_or_refused():
@@ -399,21 +409,6 @@ def test_a_failed_trace_leaves_the_engine_as_it_was():
     y = weight * weight
     y.backward()
     assert weight.grad == 4.0
-
-
-def test_assignments_during_a_forward_pass_are_refused():
-    weight = Value(2.0)
-
-    def assign_data(x):
-        weight.data = x.data
-
-    def assign_grad(x):
-        (x * weight).backward()
-
-    for function in (assign_data, assign_grad):
-        with pytest.raises(TraceError, match="assign"):
-            jit(Function(function))([1.0])
-    assert (weight.data, weight.grad) == (2.0, 0)
 
 
 def test_a_traced_value_that_escapes_is_of_no_use():

@@ -5,10 +5,11 @@ import random
 import pytest
 from expressions import run, tame_cases
 from hypothesis import given, settings
+from tracing import trace_of
 
 from micrograd import ops
 from micrograd.engine import Value
-from micrograd.jit.trace import ON_DATA, trace_module, trace_value
+from micrograd.jit.trace import ON_DATA, trace_value
 from micrograd.nn import MLP
 
 
@@ -16,7 +17,7 @@ def interpret(trace, inputs=()):
     """What a trace gives, by the float functions of micrograd.ops: the slow reference of all that follows."""
     functions = {**{name: getattr(ops, name) for name in ops.__all__}, **ON_DATA}
     names = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
-    leaves = {"input": inputs, "weight": [v.data for v in trace.weights], "constant": trace.tape.constants}
+    leaves = {"input": inputs, "weight": [getattr(v, name) for v, name in trace.live], "constant": trace.tape.constants}
     comparisons = {"lt": lambda a, b: a < b, "le": lambda a, b: a <= b}
     comparisons |= {"gt": lambda a, b: a > b, "ge": lambda a, b: a >= b, "neg": lambda a: -a}
     results = []
@@ -32,7 +33,7 @@ def test_a_value_is_traced_from_its_leaves():
     a, b = Value(4.0), Value(2.0)
     trace = trace_value(a + b)
     assert str(trace.tape) == "%0 = constant 4.0\n%1 = constant 2.0\n%2 = add %0, %1\nreturn %2"
-    assert trace.weights == []
+    assert trace.live == []
     assert not trace.in_memory
 
 
@@ -54,9 +55,10 @@ def test_the_tape_of_a_value_calculates_its_number(case):
 def test_a_module_is_traced_with_its_parameters_live():
     random.seed(1)
     model = MLP(2, [3, 2])
-    trace = trace_module(model, 2)
-    assert set(trace.weights) == set(model.parameters())
-    assert trace.returns_list
+    trace = trace_of(model, 2)
+    assert set(trace.live) == {(p, "data") for p in model.parameters()}
+    assert trace.set == []
+    assert trace.returns == "list"
     assert trace.in_memory
     expected = [y.data for y in model([0.5, -1.0])]
     assert interpret(trace, [0.5, -1.0]) == pytest.approx(expected, rel=1e-14)
@@ -66,28 +68,41 @@ def test_a_trace_runs_the_module_once_and_writes_nothing_into_it():
     model = MLP(2, [3, 1])
     calls = []
     before = [p.data for p in model.parameters()]
-    trace_module(lambda x: calls.append(len(x)) or model(x), 2)
+    trace_of(lambda x: calls.append(len(x)) or model(x), 2)
     assert calls == [2]
     assert [p.data for p in model.parameters()] == before
     assert all(type(p.data) in (int, float) for p in model.parameters())
 
 
-def test_nested_results_are_refused():
-    with pytest.raises(TypeError, match="nested"):
-        trace_module(lambda x: [[x[0]]], 1)
-    with pytest.raises(TypeError):
-        trace_module(lambda x: None, 1)
-    with pytest.raises(TypeError):
-        trace_module(lambda x: "result", 1)
+def test_a_result_of_another_kind_is_refused():
+    for result in (object(), {1, 2}, [print], 1j):
+        with pytest.raises(TypeError, match="may return"):
+            trace_of(lambda x, result=result: result, 1)
+
+
+def test_what_is_set_comes_after_the_results():
+    w = Value(2.0)
+
+    def step(x):
+        y = x[0] * w
+        y.backward()
+        w.data = w.data - 0.5 * w.grad
+        return [y, y]
+
+    trace = trace_of(step, 1)
+    assert trace.set == [(w, "grad"), (w, "data")]
+    assert interpret(trace, [3.0]) == [6.0, 6.0, 3.0, 0.5]
+    assert trace.answer([6.0, 7.0, 3.0, 0.5]) == [6.0, 7.0]
+    assert (w.data, w.grad) == (2.0, 0)
 
 
 def test_a_trace_within_a_trace_is_its_own():
     inner = []
 
     def outer(x):
-        inner.append(trace_module(lambda y: y[0] * 2, 1))
+        inner.append(trace_of(lambda y: y[0] * 2, 1))
         return x[0] + 1
 
-    trace = trace_module(outer, 1)
+    trace = trace_of(outer, 1)
     assert interpret(trace, [1.0]) == [2.0]
     assert interpret(inner[0], [4.0]) == [8.0]

@@ -1,0 +1,162 @@
+"""Signatures: what is the same in all calls of a compiled function, and the numbers that differ.
+
+What comes in: the arguments of a call, nested as they may be. What goes out: a key, equal for calls that the same code
+serves, and a flat list of floats, in a fixed order. From a key and symbols the arguments are built again, for the
+trace, and from the trace's answer a function that builds the answer of a call.
+
+    >>> numbers = []
+    >>> signature([1.0, (2, Value(3.0))], numbers)
+    ('list', ('number', ('tuple', ('number', 'value'))))
+    >>> numbers
+    [1.0, 2.0, 3.0]
+
+Numbers are traced, integers too, and so are the elements of arrays, and the numbers of Values. Strings, booleans and
+None are part of the key, and so is which Module it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from micrograd.engine import Value
+from micrograd.jit.tape import Symbol
+from micrograd.nn import Module
+from micrograd.ops import number
+
+
+class Same:
+    """Equal only to a Same of the very same object, which it keeps alive."""
+
+    def __init__(self, thing: object):
+        self.thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.thing is self.thing
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+
+class ArgumentError(TypeError):
+    """Something among the arguments that can't be compiled; `path` leads to it, as in "[3]['x']"."""
+
+    def __init__(self, reason: str, path: str = ""):
+        super().__init__(reason)
+        self.path = path
+
+
+def signature(x: Any, numbers: list[float], static: bool = False) -> Any:
+    """The key of an argument; its numbers are appended. ArgumentError for what is none or, if `static`, unhashable."""
+    if x.__class__ is float:
+        numbers.append(x)
+        return "number"
+    if static or x is None or isinstance(x, (str, bytes, bool)):
+        try:
+            hash(x)
+        except TypeError:
+            raise ArgumentError(f"must be hashable to be static, got {type(x).__name__}: {x!r:.60}") from None
+        return "static", type(x).__name__, x
+    if isinstance(x, (list, tuple)):
+        if set(map(type, x)) == {float}:
+            numbers += x
+            keys: tuple[Any, ...] = ("number",) * len(x)
+        else:
+            keys = items_of(enumerate(x), numbers)
+        return (type(x).__name__, keys) if type(x) in (list, tuple) else ("named", Same(type(x)), keys)
+    if isinstance(x, dict):
+        return "dict", tuple(x), items_of(x.items(), numbers)
+    if isinstance(x, Module):
+        return "module", Same(x)
+    if hasattr(x, "__array__") and x.ndim:
+        flat = x.reshape(-1).tolist()
+        numbers += flat if x.dtype.kind in "fiu" else [float_of(item) for item in flat]
+        return "array", tuple(x.shape)
+    numbers.append(float_of(x))
+    return "value" if isinstance(x, Value) else "number"
+
+
+def items_of(items: Iterable[tuple[Any, Any]], numbers: list[float]) -> tuple[Any, ...]:
+    """The keys of what a container holds."""
+    keys = []
+    for place, item in items:
+        try:
+            keys.append(signature(item, numbers))
+        except ArgumentError as error:
+            raise ArgumentError(str(error), f"[{place!r}]{error.path}") from None
+    return tuple(keys)
+
+
+def arguments(key: Any, symbols: Iterator[Any]) -> Any:
+    """An argument like those of this key, with the next of the symbols (or Values that hold them) for its numbers."""
+    if key in ("number", "value"):
+        x = next(symbols)
+        return Value(x) if key == "value" and not isinstance(x, Value) else x
+    kind, *rest = key
+    if kind in ("static", "module"):
+        return rest[-1] if kind == "static" else rest[0].thing
+    if kind == "dict":
+        return {name: arguments(item, symbols) for name, item in zip(*rest)}
+    if kind == "array":
+        return array_of([next(symbols) for _ in range(size_of(rest[0]))], rest[0], object)
+    items = [arguments(item, symbols) for item in rest[-1]]
+    if kind == "named":
+        return rest[0].thing(*items) if hasattr(rest[0].thing, "_fields") else rest[0].thing(items)
+    return items if kind == "list" else tuple(items)
+
+
+Answer = Callable[[list[float]], Any]
+
+
+def answer(x: Any, place: Callable[[Symbol], int], dtype: str) -> Answer:
+    """A function that builds what the trace returned, `x`, from the numbers that a call calculates.
+
+    Values and traced numbers come back as floats, comparisons as booleans, arrays of them as arrays; whatever else is
+    no container comes back as it is. `place` says where a traced number will stand.
+    """
+    make: Callable[[list[Any]], Any]
+    if isinstance(x, Value):
+        x = x.data
+    if isinstance(x, Symbol):
+        i, truth = place(x), x.is_truth()
+        return lambda y: bool(y[i]) if truth else y[i]
+    if isinstance(x, dict):
+        items, names = list(x.values()), list(x)
+        make = lambda parts: dict(zip(names, parts))  # noqa: E731  # as for the other containers
+    elif isinstance(x, (list, tuple)):
+        items, kind = list(x), type(x)
+        make = (lambda parts: kind(*parts)) if hasattr(x, "_fields") else kind
+    elif hasattr(x, "__array__") and x.dtype.kind == "O":
+        items, shape = x.reshape(-1).tolist(), x.shape
+        precision = {"f32": "float32", "f64": "float64"}[dtype]
+        make = lambda parts: array_of(parts, shape, precision)  # noqa: E731
+    elif x is None or isinstance(x, (str, bytes, bool, int, float)) or hasattr(x, "__array__"):
+        return lambda y: x
+    else:
+        raise TypeError(f"compiled code may return numbers, and lists, dicts and arrays of them, not {x!r:.60}")
+    parts = [answer(item, place, dtype) for item in items]
+    return lambda y: make([part(y) for part in parts])
+
+
+def array_of(items: list[Any], shape: tuple[int, ...], dtype: Any) -> Any:
+    import numpy as np
+
+    array = np.empty(len(items), dtype=dtype)
+    array[:] = items
+    return array.reshape(shape)
+
+
+def size_of(shape: tuple[int, ...]) -> int:
+    size = 1
+    for extent in shape:
+        size *= extent
+    return size
+
+
+def float_of(x: Any) -> float:
+    """A number or the data of a Value as a float; ArgumentError if it is neither."""
+    data = x.data if isinstance(x, Value) else x
+    try:
+        return float(number(data))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArgumentError(f"must be a number, got {type(data).__name__}: {data!r:.60}") from error
