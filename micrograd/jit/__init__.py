@@ -77,9 +77,10 @@ class Program:
     def __init__(self, trace: Trace, dtype: str, seconds: float = 0.0):
         start = time.perf_counter()
         self.trace = trace
-        self.mlir = emit(trace, dtype)
+        emitted = emit(trace, dtype)
+        self.mlir = emitted.mlir
         self.code = lower.MachineCode(lower.lowered(self.mlir), size=len(trace.tape.ops))
-        self.function = native.function(self.code, trace, dtype)
+        self.function = native.function(self.code, trace, dtype, emitted.temporaries)
         self.entry = native.entry(self.code, trace, dtype)
         self.seconds = {"trace": seconds, "compile": time.perf_counter() - start}
 

@@ -8,6 +8,9 @@ reads nothing returns its number,
 and any other works on three buffers: its inputs, the weights as they are at the moment, and its outputs.
 
     func.func @main(%x: memref<2xf32>, %w: memref<337xf32>, %y: memref<1xf32>)
+
+A long tape becomes several functions of bounded size, since compilers take more than linear time for one, and keep more
+on the stack than a thread may have. A fourth buffer, %t, holds what one part calculates and a later one needs.
 """
 
 from __future__ import annotations
@@ -15,9 +18,12 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from micrograd.jit.tape import COMPARISONS
+from micrograd.jit.tape import COMPARISONS, LEAVES, LONG, Tape
 from micrograd.jit.trace import Trace
+
+C_INTERFACE = "attributes {llvm.emit_c_interface}"
 
 
 class Block:
@@ -128,46 +134,112 @@ MLIR: dict[str, Callable[..., str]] = {
 }
 
 
-def emit(trace: Trace, t: str) -> str:
-    """The MLIR module of a trace, as text."""
-    tape, block = trace.tape, Block(t)
-    sizes = {"%x": trace.inputs, "%w": len(trace.live), "%y": len(tape.outputs)}
-    results: list[str] = []
+@dataclass
+class Emitted:
+    """A module, and how many temporaries its `main` wants room for."""
 
-    def number(i: int) -> str:
+    mlir: str
+    temporaries: int
+
+
+class Part(Block):
+    """The rows of a tape that one function calculates. `memory` has the size of each of its buffers by name."""
+
+    def __init__(self, tape: Tape, t: str, memory: dict[str, int], temporaries: dict[int, int]):
+        super().__init__(t)
+        self.tape, self.memory, self.temporaries = tape, memory, temporaries
+        self.names: dict[int, str] = {}
+        self.truths: set[int] = set()  # the rows whose name is that of a truth value
+
+    def name(self, i: int) -> str:
+        """The result of row i: calculated here, or a leaf, or kept by an earlier part."""
+        if i not in self.names:
+            op, operands = self.tape.ops[i], self.tape.operands[i]
+            if op == "constant":
+                self.names[i] = self.constant(self.tape.constants[operands[0]])
+            else:
+                buffer = {"input": "%x", "weight": "%w"}.get(op, "%t")
+                place = operands[0] if op in LEAVES else self.temporaries[i]
+                self.names[i] = self.load(buffer, place, self.memory[buffer])
+        return self.names[i]
+
+    def number(self, i: int) -> str:
         """The result of row i as a float."""
-        if tape.ops[i] in COMPARISONS:
-            return block.add(f"arith.uitofp {results[i]} : i1 to {t}")
-        return results[i]
+        return self.add(f"arith.uitofp {self.names[i]} : i1 to {self.t}") if i in self.truths else self.name(i)
 
-    def truth(i: int) -> str:
+    def truth(self, i: int) -> str:
         """The result of row i as a truth value: nan is true, as in Python."""
-        if tape.ops[i] in COMPARISONS:
-            return results[i]
-        return block.compare("une", results[i], block.constant(0.0))
+        return self.names[i] if i in self.truths else self.compare("une", self.name(i), self.constant(0.0))
 
-    for name, operands in zip(tape.ops, tape.operands):
-        if name == "constant":
-            results.append(block.constant(tape.constants[operands[0]]))
-        elif name == "input":
-            results.append(block.load("%x", operands[0], sizes["%x"]))
-        elif name == "weight":
-            results.append(block.load("%w", operands[0], sizes["%w"]))
-        elif name == "pow" and (n := tape.small_integer(operands[1])) is not None:
-            results.append(integer_power(block, number(operands[0]), n))
-        elif name == "where":
+    def calculate(self, i: int) -> None:
+        """Add the lines of row i."""
+        op, operands = self.tape.ops[i], self.tape.operands[i]
+        if op == "where":
             condition, a, b = operands
-            results.append(block.select(truth(condition), number(a), number(b)))
+            self.names[i] = self.select(self.truth(condition), self.number(a), self.number(b))
+        elif op == "pow" and (n := self.tape.small_integer(operands[1])) is not None:
+            self.names[i] = integer_power(self, self.number(operands[0]), n)
         else:
-            results.append(MLIR[name](block, *map(number, operands)))
+            self.names[i] = MLIR[op](self, *map(self.number, operands))
+            if op in COMPARISONS:
+                self.truths.add(i)
+        if i in self.temporaries:
+            self.store(self.number(i), "%t", self.temporaries[i], self.memory["%t"])
 
-    outputs = [number(i) for i in tape.outputs]
-    if trace.in_memory:
-        for i, y in enumerate(outputs):
-            block.store(y, "%y", i, sizes["%y"])
-        parameters = ", ".join(f"{name}: memref<{size}x{t}>" for name, size in sizes.items())
-        head, last = f"func.func @main({parameters})", "return"
-    else:
-        head, last = f"func.func @main() -> {t}", f"return {outputs[0]} : {t}"
-    body = "\n".join(f"  {line}" for line in [*block.lines, last])
-    return f"{head} attributes {{llvm.emit_c_interface}} {{\n{body}\n}}\n"
+    def function(self, head: str, last: str) -> str:
+        body = "\n".join(f"  {line}" for line in [*self.lines, last])
+        return f"func.func {head} {{\n{body}\n}}\n"
+
+
+def emit(trace: Trace, t: str) -> Emitted:
+    """The MLIR module of a trace: one function, or many that `main` calls in turn where the tape is long."""
+    tape = trace.tape
+    needed = tape.needed()
+    rows = [i for i in needed if tape.ops[i] not in LEAVES]
+    memory = {"%x": trace.inputs, "%w": len(trace.live), "%y": len(tape.outputs)}
+    if not trace.in_memory:
+        part = Part(tape, t, memory, {})
+        for i in needed:
+            if tape.ops[i] in LEAVES:
+                part.name(i)
+            else:
+                part.calculate(i)
+        head, y = f"@main() -> {t} {C_INTERFACE}", part.number(tape.outputs[0])
+        return Emitted(part.function(head, f"return {y} : {t}"), 0)
+
+    cuts = [rows[start : start + LONG] for start in range(0, len(rows), LONG)] or [[]]
+    temporaries = crossing(tape, cuts)
+    places: dict[int, list[int]] = {}
+    for place, i in enumerate(tape.outputs):
+        places.setdefault(i, []).append(place)
+    leaves = [i for i in places if tape.ops[i] in LEAVES]
+    if len(cuts) > 1:
+        memory["%t"] = len(temporaries)
+    types = {name: f"memref<{size}x{t}>" for name, size in memory.items()}
+    parameters = ", ".join(f"{name}: {type_}" for name, type_ in types.items())
+    functions, calls = [], []
+    for k, cut in enumerate(cuts):
+        part = Part(tape, t, memory, temporaries)
+        for i in cut:
+            part.calculate(i)
+        for i in cut if k < len(cuts) - 1 else cut + leaves:
+            for place in places.get(i, ()):
+                part.store(part.number(i), "%y", place, memory["%y"])
+        name = "main" if len(cuts) == 1 else f"part{k}"
+        attributes = C_INTERFACE if len(cuts) == 1 else ""
+        functions.append(part.function(f"@{name}({parameters}) {attributes}".rstrip(), "return"))
+        calls.append(f"  func.call @{name}({', '.join(types)}) : ({', '.join(types.values())}) -> ()\n")
+    if len(cuts) > 1:
+        functions.append(f"func.func @main({parameters}) {C_INTERFACE} {{\n{''.join(calls)}  return\n}}\n")
+    return Emitted("\n".join(functions), len(temporaries))
+
+
+def crossing(tape: Tape, cuts: list[list[int]]) -> dict[int, int]:
+    """The rows that a later cut needs than that which calculates them, and a place for each."""
+    cut_of = {i: k for k, cut in enumerate(cuts) for i in cut}
+    places: dict[int, int] = {}
+    for i, k in cut_of.items():
+        for operand in tape.operands[i]:
+            if cut_of.get(operand, k) != k:
+                places.setdefault(operand, len(places))
+    return places

@@ -18,17 +18,19 @@ from typing import Any
 from micrograd.engine import Value
 from micrograd.jit.lower import MachineCode, lowered
 from micrograd.jit.signature import float_of
+from micrograd.jit.tape import LONG
 from micrograd.jit.trace import Trace
 
 C_TYPE: dict[str, Any] = {"f32": ctypes.c_float, "f64": ctypes.c_double}
 STACK = 64 * 1024  # bytes of buffers that an entry may hold on the stack of whatever thread calls it
 
 
-def function(code: MachineCode, trace: Trace, dtype: str) -> Callable[[list[float]], list[float]]:
+def function(code: MachineCode, trace: Trace, dtype: str, temporaries: int = 0) -> Callable[[list[float]], list[float]]:
     """A callable from the inputs, of the right number, to the outputs; each call reads the weights' data anew."""
     t, address, live = C_TYPE[dtype], code.address("main"), trace.live
     x_buffer, w_buffer, y_buffer = t * trace.inputs, t * len(live), t * len(trace.tape.outputs)
-    on_buffers = ctypes.CFUNCTYPE(None, *[ctypes.POINTER(t)] * 3)(address)
+    t_buffer = t * temporaries
+    on_buffers = ctypes.CFUNCTYPE(None, *[ctypes.POINTER(t)] * 4)(address)  # without parts, the fourth is not looked at
     alone = ctypes.CFUNCTYPE(t)(address)
 
     def call(x: list[float]) -> list[float]:
@@ -39,7 +41,7 @@ def function(code: MachineCode, trace: Trace, dtype: str) -> Callable[[list[floa
             w = w_buffer(*[getattr(v, name) for v, name in live])
         except TypeError:
             w = w_buffer(*[live_number(v, name) for v, name in live])
-        on_buffers(x_buffer(*x), w, y)
+        on_buffers(x_buffer(*x), w, y, t_buffer())
         return list(y)
 
     call.code = code  # type: ignore[attr-defined]  # must live as long as what calls it
@@ -250,7 +252,7 @@ def entry(code: MachineCode, trace: Trace, dtype: str) -> Callable[..., Any]:
     """
     places, t = layout(), C_TYPE[dtype]
     inputs, weights, outputs = trace.inputs, len(trace.live), len(trace.tape.outputs)
-    suits = trace.in_memory and not trace.set and trace.returns in ("number", "list")
+    suits = trace.in_memory and len(trace.tape.ops) <= LONG and not trace.set and trace.returns in ("number", "list")
     if places is None or not suits or (inputs + weights + outputs) * ctypes.sizeof(t) > STACK:
         return lambda *arguments: NotImplemented
     ob_type, offsets = places

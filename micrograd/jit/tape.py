@@ -37,6 +37,8 @@ ARITY = {
     **dict.fromkeys(["lt", "le", "gt", "ge"], 2),
 }
 COMPARISONS = ("lt", "le", "gt", "ge")
+LEAVES = ("input", "weight", "constant")
+LONG = 4000  # rows: more become several functions
 
 
 class TraceError(TypeError):
@@ -106,6 +108,17 @@ class Tape:
         if x.tape is not self:
             raise TraceError(f"{user_line()}: a traced number of another, finished trace is used")
         return x.index
+
+    def needed(self) -> list[int]:
+        """The rows that the outputs depend on, in order."""
+        used = bytearray(len(self.ops))
+        for i in self.outputs:
+            used[i] = 1
+        for i in range(len(self.ops) - 1, -1, -1):
+            if used[i] and self.ops[i] not in LEAVES:
+                for operand in self.operands[i]:
+                    used[operand] = 1
+        return [i for i, is_used in enumerate(used) if is_used]
 
     def small_integer(self, i: int) -> int | None:
         """The number of row i where that is a constant integer of at most 16 in size."""

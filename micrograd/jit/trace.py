@@ -17,7 +17,7 @@ from typing import Any
 from micrograd import ops
 from micrograd.engine import Value, topological
 from micrograd.jit.signature import Answer, answer, arguments
-from micrograd.jit.tape import Symbol, Tape
+from micrograd.jit.tape import LONG, Symbol, Tape
 
 # What an operation of the engine does to data, where it is not the function of `ops` of the same name.
 ON_DATA: dict[str, Callable[..., Any]] = {
@@ -51,7 +51,8 @@ class Trace:
     @property
     def in_memory(self) -> bool:
         """Whether the function works on buffers; else it takes nothing and returns its number."""
-        return bool(self.inputs or self.live or len(self.tape.outputs) != 1 or self.returns != "number" or self.set)
+        alone = not (self.inputs or self.live or self.set) and len(self.tape.outputs) == 1 and self.returns == "number"
+        return not alone or len(self.tape.ops) > LONG
 
 
 def trace_value(root: Value) -> Trace:

@@ -8,14 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tracing import trace_of
 
+from micrograd import ops
 from micrograd.engine import Value
+from micrograd.jit import jit
 from micrograd.jit.emit import MLIR, emit, literal
-from micrograd.jit.tape import ARITY
+from micrograd.jit.tape import ARITY, LONG
 from micrograd.jit.trace import trace_value
 
 
 def test_a_value_becomes_a_function_without_arguments():
-    text = emit(trace_value(Value(4.0) + Value(2.0)), "f32")
+    text = emit(trace_value(Value(4.0) + Value(2.0)), "f32").mlir
     assert text.splitlines() == [
         "func.func @main() -> f32 attributes {llvm.emit_c_interface} {",
         "  %0 = arith.constant 4.0 : f32",
@@ -28,16 +30,15 @@ def test_a_value_becomes_a_function_without_arguments():
 
 def test_a_module_becomes_a_function_on_buffers():
     w = Value(3.0)
-    text = emit(trace_of(lambda x: [x[1] * w], 2), "f64")
+    text = emit(trace_of(lambda x: [x[1] * w], 2), "f64").mlir
     assert text.splitlines() == [
         "func.func @main(%x: memref<2xf64>, %w: memref<1xf64>, %y: memref<1xf64>) attributes {llvm.emit_c_interface} {",
-        "  %0 = arith.constant 0 : index",
+        "  %0 = arith.constant 1 : index",
         "  %1 = memref.load %x[%0] : memref<2xf64>",
-        "  %2 = arith.constant 1 : index",
-        "  %3 = memref.load %x[%2] : memref<2xf64>",
-        "  %4 = memref.load %w[%0] : memref<1xf64>",
-        "  %5 = arith.mulf %3, %4 : f64",
-        "  memref.store %5, %y[%0] : memref<1xf64>",
+        "  %2 = arith.constant 0 : index",
+        "  %3 = memref.load %w[%2] : memref<1xf64>",
+        "  %4 = arith.mulf %1, %3 : f64",
+        "  memref.store %4, %y[%2] : memref<1xf64>",
         "  return",
         "}",
     ]
@@ -48,10 +49,10 @@ def test_every_operation_of_the_tape_has_its_row():
 
 
 def test_small_integer_powers_are_multiplications():
-    text = emit(trace_of(lambda x: x[0] ** 5, 1), "f64")
+    text = emit(trace_of(lambda x: x[0] ** 5, 1), "f64").mlir
     assert text.count("arith.mulf") == 3
     assert "math.powf" not in text
-    assert "math.powf" in emit(trace_of(lambda x: x[0] ** 2.5, 1), "f64")
+    assert "math.powf" in emit(trace_of(lambda x: x[0] ** 2.5, 1), "f64").mlir
 
 
 @given(st.floats(allow_nan=False))
@@ -69,3 +70,34 @@ def test_a_literal_is_the_number_it_was(x):
 )
 def test_infinities_are_written_by_their_bits(x, t, text):
     assert literal(x, t) == text
+
+
+def test_what_no_output_needs_is_left_out():
+    text = emit(trace_of(lambda x: [x[0], x[0].exp()][0], 1), "f64").mlir
+    assert "math.exp" not in text
+
+
+def test_a_long_tape_becomes_functions_of_bounded_size():
+    def chain(x):
+        first = x[0] > 0
+        values = [x[0] + 1.0, x[1]]
+        for i in range(3 * LONG):
+            values.append(values[-1] * 0.5 + values[i // 2])
+        return [values[-1], ops.where(first, values[2], 1.0), x[1], values[-1], 4.0 * values[1]]
+
+    trace = trace_of(chain, 2)
+    emitted = emit(trace, "f64")
+    functions = emitted.mlir.split("func.func ")[1:]
+    assert len(functions) == 8
+    assert max(text.count("\n") for text in functions) < 4 * LONG
+    assert emitted.temporaries > 0
+    for x in ([2.0, 3.0], [-2.0, 3.0]):
+        compiled = jit(lambda *x: chain(x), dtype="f64")
+        assert compiled(*x) == pytest.approx([float(y) for y in chain([Value(v) for v in x])], rel=1e-13)
+
+
+def test_a_long_constant_is_calculated_in_parts_too():
+    v = Value(0.5)
+    for _ in range(LONG):
+        v = (v * 1.01).sin() + 0.1
+    assert jit(v, dtype="f64")() == pytest.approx(v.data, rel=1e-12)

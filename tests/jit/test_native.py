@@ -18,7 +18,7 @@ from micrograd.nn import MLP, Layer
 def entry_of(module, inputs, dtype="f64"):
     """The short way into a module's machine code."""
     trace = trace_of(module, inputs)
-    code = lower.MachineCode(lower.lowered(emit(trace, dtype)), size=len(trace.tape.ops))
+    code = lower.MachineCode(lower.lowered(emit(trace, dtype).mlir), size=len(trace.tape.ops))
     return native.entry(code, trace, dtype)
 
 
@@ -39,7 +39,7 @@ def test_code_lives_as_long_as_what_calls_it():
 def test_the_short_way_and_the_long_way_agree(module, inputs, dtype):
     x = [0.5, -2, 3.25][:inputs]
     trace = trace_of(module, inputs)
-    code = lower.MachineCode(lower.lowered(emit(trace, dtype)), size=1)
+    code = lower.MachineCode(lower.lowered(emit(trace, dtype).mlir), size=1)
     short, long = native.entry(code, trace, dtype)(x), native.function(code, trace, dtype)(x)
     assert short == trace.answer(long)
     assert type(short) is (list if trace.returns == "list" else float)
