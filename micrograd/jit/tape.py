@@ -71,9 +71,10 @@ class Tape:
         """A new row; operands are Symbols of this tape or plain numbers, which become constants."""
         if ARITY.get(op) != len(operands):
             raise TypeError(f"the operation {op!r} with {len(operands)} operands can't be compiled")
-        return self._row(op, tuple(self.index_of(x) for x in operands))
+        return self.row(op, tuple(self.index_of(x) for x in operands))
 
-    def _row(self, op: str, operands: tuple[int, ...]) -> Symbol:
+    def row(self, op: str, operands: tuple[int, ...]) -> Symbol:
+        """A new row whose operands are rows."""
         if self.closed:
             raise TraceError(f"{user_line()}: a traced number is used after its trace was over; return it instead")
         self.ops.append(op)
@@ -82,7 +83,7 @@ class Tape:
 
     def _leaf(self, op: str, key: Any, number: int) -> Symbol:
         if (op, key) not in self._leaves:
-            self._leaves[op, key] = self._row(op, (number,))
+            self._leaves[op, key] = self.row(op, (number,))
         return self._leaves[op, key]
 
     def input(self, i: int) -> Symbol:
@@ -103,7 +104,7 @@ class Tape:
 
     def index_of(self, x: Any) -> int:
         """The row of a Symbol of this tape, or of a number."""
-        if not isinstance(x, Symbol):
+        if x.__class__ is not Symbol:
             return self.constant(x).index
         if x.tape is not self:
             raise TraceError(f"{user_line()}: a traced number of another, finished trace is used")
@@ -138,14 +139,25 @@ class Tape:
         return "\n".join([*lines, "return " + ", ".join(f"%{j}" for j in self.outputs)])
 
 
-def operation(op: str, reflected: bool = False) -> Callable[..., Any]:
+def operation(op: str) -> Callable[..., Any]:
     """The method of a Symbol that writes `op`, of numbers too; a Value among the operands is asked to do it instead."""
 
     def write(*operands: Any) -> Any:
         if any(isinstance(x, Value) for x in operands):
             return NotImplemented
-        tape = next(x.tape for x in operands if isinstance(x, Symbol))
-        return tape.append(op, *(reversed(operands) if reflected else operands))
+        return next(x.tape for x in operands if isinstance(x, Symbol)).append(op, *operands)
+
+    return write
+
+
+def operator(op: str, reflected: bool = False) -> Callable[[Any, Any], Any]:
+    """The same for an operator of two operands, which is what most of a tape is written by."""
+
+    def write(x: Symbol, other: Any) -> Any:
+        if isinstance(other, Value):
+            return NotImplemented
+        i, j = x.index, x.tape.index_of(other)
+        return x.tape.row(op, (j, i) if reflected else (i, j))
 
     return write
 
@@ -162,12 +174,12 @@ class Symbol:
         self.tape = tape
         self.index = index
 
-    __add__, __radd__ = operation("add"), operation("add", reflected=True)
-    __sub__, __rsub__ = operation("sub"), operation("sub", reflected=True)
-    __mul__, __rmul__ = operation("mul"), operation("mul", reflected=True)
-    __truediv__, __rtruediv__ = operation("div"), operation("div", reflected=True)
-    __pow__, __rpow__ = operation("pow"), operation("pow", reflected=True)
-    __lt__, __le__, __gt__, __ge__ = operation("lt"), operation("le"), operation("gt"), operation("ge")
+    __add__, __radd__ = operator("add"), operator("add", reflected=True)
+    __sub__, __rsub__ = operator("sub"), operator("sub", reflected=True)
+    __mul__, __rmul__ = operator("mul"), operator("mul", reflected=True)
+    __truediv__, __rtruediv__ = operator("div"), operator("div", reflected=True)
+    __pow__, __rpow__ = operator("pow"), operator("pow", reflected=True)
+    __lt__, __le__, __gt__, __ge__ = operator("lt"), operator("le"), operator("gt"), operator("ge")
     __neg__ = operation("neg")
     __abs__ = abs = operation("abs")
     relu, sqrt, exp, log = operation("relu"), operation("sqrt"), operation("exp"), operation("log")

@@ -138,15 +138,15 @@ def values_on(trace: Trace) -> Iterator[dict[Slot, Any]]:
         changes: dict[Slot, Any] = {}
         rows: dict[Slot, int] = {}
 
+        data, grad = slots["data"].__get__, slots["grad"].__get__
+
         def from_outside(v: Value) -> bool:
             try:
-                return threading.get_ident() == me and not isinstance(slots["data"].__get__(v), Symbol)
+                return threading.get_ident() == me and data(v).__class__ is not Symbol
             except AttributeError:  # it is being made
                 return False
 
-        def read(v: Value, name: str) -> Any:
-            if not from_outside(v):
-                return slots[name].__get__(v)
+        def live(v: Value, name: str) -> Any:
             if (v, name) in changes:
                 return changes[v, name]
             if (v, name) not in rows:
@@ -154,17 +154,23 @@ def values_on(trace: Trace) -> Iterator[dict[Slot, Any]]:
                 trace.live.append((v, name))
             return tape.weight(rows[v, name])
 
+        def read_data(v: Value) -> Any:
+            x = data(v)  # of Values made within the trace a symbol, and of no others
+            return x if x.__class__ is Symbol or not from_outside(v) else live(v, "data")
+
+        def read_grad(v: Value) -> Any:
+            return live(v, "grad") if from_outside(v) else grad(v)
+
         def write(v: Value, name: str, x: Any) -> None:
             if from_outside(v):
-                changes[v, name] = x if isinstance(x, Symbol) else tape.constant(x)
-            elif threading.get_ident() == me and name == "data" and not isinstance(x, Symbol):
-                slots[name].__set__(v, tape.constant(x))
-            else:
-                slots[name].__set__(v, x)
+                changes[v, name] = x if x.__class__ is Symbol else tape.constant(x)
+                return
+            if name == "data" and x.__class__ is not Symbol and threading.get_ident() == me:
+                x = tape.constant(x)
+            slots[name].__set__(v, x)
 
-        for name in slots:
-            get, put = (lambda v, name=name: read(v, name)), (lambda v, x, name=name: write(v, name, x))
-            setattr(Value, name, property(get, put))
+        setattr(Value, "data", property(read_data, lambda v, x: write(v, "data", x)))
+        setattr(Value, "grad", property(read_grad, lambda v, x: write(v, "grad", x)))
         _tracing = me
         try:
             yield changes
