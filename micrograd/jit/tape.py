@@ -110,6 +110,11 @@ class Tape:
             raise TraceError(f"{user_line()}: a traced number of another, finished trace is used")
         return x.index
 
+    def close(self) -> None:
+        """Take no more rows, and let go of the symbols, which refer to the tape in a circle."""
+        self.closed = True
+        self._leaves.clear()
+
     def needed(self) -> list[int]:
         """The rows that the outputs depend on, in order."""
         used = bytearray(len(self.ops))

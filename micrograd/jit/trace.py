@@ -65,6 +65,7 @@ def trace_value(root: Value) -> Trace:
                 symbols[leaf] = trace.tape.constant(leaf.data)
         symbols[v] = evaluate(v._op, [symbols[operand] for operand in v._prev])
     trace.tape.outputs.append(trace.tape.index_of(symbols.get(root, root.data)))
+    trace.tape.close()
     return trace
 
 
@@ -178,4 +179,4 @@ def values_on(trace: Trace) -> Iterator[dict[Slot, Any]]:
             for name, slot in slots.items():
                 setattr(Value, name, slot)
             _tracing = None
-            tape.closed = True
+            tape.close()

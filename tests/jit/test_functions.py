@@ -9,6 +9,7 @@ import pytest
 import torch
 from expressions import run, tame_cases
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from micrograd import losses, ops
 from micrograd.engine import Value
@@ -376,3 +377,29 @@ def test_cross_entropy_of_a_batch_trains_as_in_torch():
     assert [p.grad for p in model.parameters()] == pytest.approx(
         [p.grad.item() for p in parameters], rel=1e-10, abs=1e-12
     )
+
+
+@given(tame_cases(), st.booleans(), st.sampled_from([0.0, 1e-3]))
+@settings(max_examples=60)
+def test_any_expression_of_live_values_can_be_trained(case, start_afresh, rate):
+    program, point = case
+
+    def trainer(leaves):
+        def step(rate):
+            y = run(program, leaves) + 0 * leaves[0]
+            if start_afresh:
+                for leaf in leaves:
+                    leaf.grad = 0
+            y.backward()
+            for leaf in leaves:
+                leaf.data -= rate * leaf.grad
+            return y
+
+        return step
+
+    eager, compiled = [Value(x) for x in point], [Value(x) for x in point]
+    step, fast = trainer(eager), jit(trainer(compiled), dtype="f64")
+    for _ in range(2):
+        assert fast(rate) == pytest.approx(step(rate).data, rel=1e-11, abs=1e-11)
+        assert [v.data for v in compiled] == pytest.approx([v.data for v in eager], rel=1e-11, abs=1e-11)
+        assert [v.grad for v in compiled] == pytest.approx([v.grad for v in eager], rel=1e-10, abs=1e-10)

@@ -91,7 +91,7 @@ def test_symbols_of_two_tapes_do_not_mix():
 def test_a_closed_tape_takes_no_more():
     tape = Tape()
     x = tape.input(0)
-    tape.closed = True
+    tape.close()
     with pytest.raises(TraceError, match="after its trace was over"):
         x * x
 

@@ -1,6 +1,8 @@
 """Traces of Values and modules: which rows, which live weights, and that the tape calculates what the engine does."""
 
+import gc
 import random
+import weakref
 
 import pytest
 from expressions import run, tame_cases
@@ -106,3 +108,19 @@ def test_a_trace_within_a_trace_is_its_own():
     trace = trace_of(outer, 1)
     assert interpret(trace, [1.0]) == [2.0]
     assert interpret(inner[0], [4.0]) == [8.0]
+
+
+def test_a_dropped_trace_is_freed_at_once():
+    gc.collect()
+    gc.disable()
+    try:
+        trace = trace_of(MLP(2, [3, 1]), 2)
+        alive = weakref.ref(trace.tape)
+        del trace
+        assert alive() is None
+        trace = trace_value(Value(2.0) * 3)
+        alive = weakref.ref(trace.tape)
+        del trace
+        assert alive() is None
+    finally:
+        gc.enable()
