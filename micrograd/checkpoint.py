@@ -13,7 +13,7 @@
 
 The format is safetensors (https://github.com/huggingface/safetensors), which many tools read, in 64-bit floats: the
 parameters `w.0`, `w.1`... of one list make a tensor `w` of shape [n], every other parameter one of shape []. A file
-is written whole or not at all. Needs the package safetensors, and nothing else: `pip install "micrograd[save]"`.
+is written whole or not at all. Needs the package safetensors, and nothing else: `pip install ".[save]"`.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def safetensors() -> ModuleType:
         import safetensors
         from safetensors import TensorSpec  # noqa: F401
     except ImportError as error:
-        raise ImportError('saving and loading need safetensors 0.8 or newer: pip install "micrograd[save]"') from error
+        raise ImportError('saving and loading need safetensors 0.8 or newer: pip install ".[save]"') from error
     return safetensors
 
 
@@ -132,7 +132,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         if os.path.exists(target):
             os.chmod(beside, os.stat(target).st_mode & 0o777)
         os.replace(beside, target)
-    except BaseException:
+    except BaseException as error:
         if os.path.exists(beside):
             os.unlink(beside)
+        if isinstance(error, OSError) and error.filename == beside:
+            error.filename = target  # the file that was asked for, in the message
         raise

@@ -26,7 +26,7 @@ try:
     import typer
 except ImportError:
     # Not an ImportError: this module is a program's, and a traceback is no answer to one who typed its name.
-    raise SystemExit('The command micrograd needs some packages more: pip install "micrograd[demo]"') from None
+    raise SystemExit('The command micrograd needs some packages more: pip install ".[demo]"') from None
 
 if TYPE_CHECKING:
     from micrograd.demo import Progress
@@ -86,7 +86,7 @@ def demo(
     try:
         run(steps, seed, dataset.value, samples, out)
     except ImportError as error:
-        give_up(f'some packages are missing, pip install "micrograd[demo]": {error}')
+        give_up(f'some packages are missing, pip install ".[demo]": {error}')
 
 
 def run(steps: int, seed: int, dataset: str, samples: int, out: Path) -> None:

@@ -7,7 +7,7 @@
     >>> png = demo.boundary(model, rows, kinds)
 
 Numbers and pictures come out; how they get to the screen and into files is left to `micrograd.cli`. Needs the extra
-packages of `pip install "micrograd[demo]"`.
+packages of `pip install ".[demo]"`.
 """
 
 from __future__ import annotations

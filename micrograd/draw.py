@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import graphviz
 
 INSTALL_DOT = "install Graphviz, https://graphviz.org/download"
-INSTALL_DRAW = 'pip install "micrograd[draw]"'
+INSTALL_DRAW = 'pip install ".[draw]"'
 WEBASSEMBLY_FORMATS = {"svg", "ps", "ps2", "eps", "dot", "gv", "canon", "xdot", "json", "plain", "fig", "pic", "tk"}
 WEBASSEMBLY_TURN = Lock()  # it has one memory, for one thread at a time
 

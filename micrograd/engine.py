@@ -8,8 +8,8 @@
     (Value(data=3.0, grad=1), -3.0, -4.0)
 
 Every operation makes a new `Value` that remembers its operands. `backward()` walks that graph from its end and
-applies the chain rule, one row of the table at the foot of this page for each operation. That is all. Vectors,
-second derivatives and speed live elsewhere: see `micrograd.nn`, `micrograd.jit`.
+applies the chain rule, one row of the table at the foot of this page for each operation. That is all. Networks and
+speed live elsewhere: see `micrograd.nn`, `micrograd.jit`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 from micrograd import ops
 
 Data = Any  # a float as a rule; anything that does arithmetic will do
+NONE: tuple[Value, ...] = ()  # the operands of a leaf
 
 
 def operation(name: str, on_data: Callable[..., Data]) -> Callable[..., Value]:
@@ -45,11 +46,7 @@ class Value:
         self.data = data if data.__class__ is float else ops.number(data)
         self.grad: Data = 0
         self._op = _op  # the operation that made this value of its operands: a row of PULLBACKS
-        # Two operands have a slot each, any other number shares one. With a tuple in every sum and product the garbage
-        # collector has twice the objects to look through, and that takes longer than the arithmetic.
-        operands = tuple(_children)
-        pair: Any = operands if len(operands) == 2 else (operands, None)
-        self._a, self._b = pair
+        self._prev = tuple(_children)  # the operands
         if label:
             self.label = label
 
@@ -58,6 +55,14 @@ class Value:
         """The operands, in order; none for a leaf."""
         operands: tuple[Value, ...] = self._a if self._b is None else (self._a, self._b)
         return operands
+
+    @_prev.setter
+    def _prev(self, operands: Iterable[Value]) -> None:
+        # Two have a slot each, any other number shares one. With a tuple in every sum and product the garbage collector
+        # has twice the objects to look through, and that takes longer than the arithmetic.
+        operands = tuple(operands)
+        pair: Any = operands if len(operands) == 2 else (operands or NONE, None)
+        self._a, self._b = pair
 
     def __add__(self, other: Value | Data) -> Value:
         other = other if isinstance(other, Value) else Value(other)
@@ -147,7 +152,7 @@ def topological(root: Value) -> list[Value]:
     """The values that operations made on the way to `root`, each after its operands; leaves are left out."""
     order: list[Value] = []
     seen: set[Value] = set()
-    stack: list[Any] = [root] if root._a else []
+    stack: list[Any] = [root] if root._a is not NONE else []
     while stack:
         v = stack.pop()
         if v.__class__ is tuple:
@@ -155,7 +160,7 @@ def topological(root: Value) -> list[Value]:
         elif v not in seen:
             seen.add(v)
             stack.append((v,))  # to come up again when all its operands are in the order
-            stack += [child for child in v._prev if child._a and child not in seen]
+            stack += [child for child in v._prev if child._a is not NONE and child not in seen]
     return order
 
 

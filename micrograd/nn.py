@@ -49,6 +49,7 @@ class Module:
 def leaves(root: Any) -> Iterator[tuple[str, Value]]:
     """The leaf Values in modules, dicts and lists, once each, with their paths."""
     seen: set[int] = set()
+    told: set[int] = set()
     stack: list[tuple[str, Any]] = [("", root)]
     while stack:
         path, part = stack.pop()
@@ -56,11 +57,13 @@ def leaves(root: Any) -> Iterator[tuple[str, Value]]:
             continue
         seen.add(id(part))
         items: Iterable[tuple[Any, Any]] = ()
-        if isinstance(part, Value) and not part._prev:
+        if isinstance(part, Value) and (not part._prev or id(part) in told):
             yield path, part
-        elif isinstance(part, Module):  # one that has its own way of telling its parameters is asked
-            inherited = type(part).parameters is Module.parameters
-            items = vars(part).items() if inherited else enumerate(part.parameters())
+        elif isinstance(part, Module) and type(part).parameters is not Module.parameters:
+            items = list(enumerate(part.parameters()))  # it has its own way of telling what they are
+            told.update(id(p) for _, p in items)
+        elif isinstance(part, Module):
+            items = vars(part).items()
         elif isinstance(part, dict):
             items = part.items()
         elif isinstance(part, (list, tuple)):

@@ -298,7 +298,7 @@ def test_without_the_package_the_error_says_what_to_install(saved, monkeypatch):
     before = saved.read_bytes()
     monkeypatch.setitem(sys.modules, "safetensors", None)
     for use in (checkpoint.save, checkpoint.load):
-        with pytest.raises(ImportError, match=r'pip install "micrograd\[save\]"'):
+        with pytest.raises(ImportError, match=r'pip install "\.\[save\]"'):
             use(mlp(), saved)
     assert saved.read_bytes() == before
 

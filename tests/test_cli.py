@@ -133,7 +133,7 @@ def test_a_disk_that_is_full_after_the_training_ends_with_1(tmp_path, monkeypatc
 def test_a_missing_package_is_answered_with_what_to_install(package, tmp_path):
     done = run("demo", "--steps", "1", code=f"sys.modules[{package!r}] = None", cwd=tmp_path)
     assert done.returncode == 1
-    assert b'pip install "micrograd[demo]"' in done.stderr
+    assert b'pip install ".[demo]"' in done.stderr
     assert b"Traceback" not in done.stderr
 
 

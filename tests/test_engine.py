@@ -1055,3 +1055,33 @@ def test_a_program_on_symbols_calculates_what_it_does_on_floats(case):
 def test_a_comparison_of_symbols_is_left_to_them():
     less = Value(Symbol("x")) < Value(Symbol("y"))
     assert repr(less) == "(x < y)"
+
+
+def test_subclasses_may_be_false_or_empty():
+    class Odd(Value):
+        def __bool__(self):
+            return False
+
+        def __len__(self):
+            return 0
+
+        def __eq__(self, other):
+            raise AssertionError("operands are not compared")
+
+        __hash__ = Value.__hash__
+
+    a, b = Odd(0.0), Value(3.0)
+    (a * b + 1).backward()
+    assert a.grad == 3.0
+    (-Odd(2.0) * 1).backward()
+
+
+def test_operands_can_be_set_as_in_the_original():
+    a, b = Value(2.0), Value(3.0)
+    for operands in ((a, b), [a, b], {a, b}):
+        product = Value(6.0)
+        product._prev, product._op = operands, "*"
+        a.grad = b.grad = 0
+        product.backward()
+        assert set(product._prev) == {a, b}
+        assert (a.grad, b.grad) == (3.0, 2.0)

@@ -432,3 +432,21 @@ def test_a_module_is_asked_for_its_own_parameters():
 def test_inputs_that_are_no_list_are_refused_by_name():
     with pytest.raises(TypeError, match=r"ReLUNeuron\(2\) takes a list of 2 inputs, got 5.0"):
         Neuron(2)(5.0)
+
+
+def test_what_a_module_says_are_its_parameters_is_in_its_state():
+    class Scaled(Module):
+        def __init__(self):
+            self.w = [Value(1.0) * 0.5]
+
+        def parameters(self):
+            return self.w
+
+    class Parent(Module):
+        def __init__(self):
+            self.child = Scaled()
+
+    model = Scaled()
+    assert model.state_dict() == {"0": 0.5}
+    parent = Parent()
+    assert parent.parameters() == parent.child.w

@@ -38,7 +38,8 @@ STAGES = ("tape", "mlir", "llvm-dialect", "llvm", "asm")
 def jit(target: Any = None, dtype: str = "f32", *, static_argnames: str | Iterable[str] = ()) -> Any:
     """Compile `target` for this processor.
 
-    A `Value` becomes a callable without arguments that gives its number, calculated anew from its leaves as they are.
+    A `Value` becomes a callable without arguments that gives its number, calculated from its leaves as they are now: a
+    snapshot, for a Value that was calculated does not change either.
 
     A `Module` (a Neuron, Layer, MLP or your own) becomes a callable that takes what the module takes, a list of
     numbers, and gives a float, or a list of floats where the module returns a list. A 2-D numpy array runs row by row,
@@ -57,7 +58,7 @@ def jit(target: Any = None, dtype: str = "f32", *, static_argnames: str | Iterab
     Errors: TypeError or ValueError for a target, an operation or a number that can't be compiled; TraceError, a
     TypeError, names the line that does what compiled code can't, such as a branch on a number.
     """
-    if dtype not in native.C_TYPE:
+    if dtype not in tuple(native.C_TYPE):
         raise ValueError(f"dtype must be 'f32' or 'f64', not {dtype!r}")
     if target is None:
         return functools.partial(jit, dtype=dtype, static_argnames=static_argnames)
@@ -119,6 +120,7 @@ class CompiledValue:
     """The number of a Value: a callable without arguments."""
 
     def __init__(self, value: Value, dtype: str):
+        self._value, self._dtype = value, dtype
         self._program = Program(trace_value(value), dtype)
 
     def __call__(self) -> float:
@@ -127,6 +129,12 @@ class CompiledValue:
     def ir(self, stage: str) -> str:
         """The program as text at one of STAGES."""
         return self._program.ir(stage)
+
+    def __getstate__(self) -> Any:
+        return self._value, self._dtype
+
+    def __setstate__(self, state: Any) -> None:
+        self.__init__(*state)  # type: ignore[misc]  # compiled anew
 
     def explain(self) -> str:
         """What was traced, and how long it took."""
@@ -173,6 +181,13 @@ class CompiledFunction:
         program = self._programs[key] = Program(trace, self._dtype, time.perf_counter() - start)
         return program
 
+    def __getstate__(self) -> Any:
+        """What a copy is made of: the target, not its machine code."""
+        return self._function, self._dtype, tuple(self._static)
+
+    def __setstate__(self, state: Any) -> None:
+        CompiledFunction.__init__(self, *state)
+
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         return self if owner is None else functools.partial(self, owner)
 
@@ -197,12 +212,13 @@ class CompiledModule(CompiledFunction):
     """The forward pass of a module. Lists of numbers, which are usual, have a short way into the code."""
 
     _number = Value  # a module may call the methods of what it is given
+    _entry: Callable[..., Any] = staticmethod(lambda *args: NotImplemented)  # until there is one
 
     def __init__(self, module: Module, dtype: str):
         super().__init__(module, dtype)  # type: ignore[arg-type]  # a module of one's own can be called
-        self._entry: Callable[..., Any] = lambda *args: NotImplemented
         inputs = number_of_inputs(module)
-        if inputs is not None and not tracing():
+        ours = type(module).__call__ in (Neuron.__call__, Layer.__call__, MLP.__call__)
+        if inputs is not None and ours and not tracing():
             self._compile((("tuple", (("list", ("number",) * inputs),)), ("dict", (), ())), inputs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -211,11 +227,17 @@ class CompiledModule(CompiledFunction):
             if y is not NotImplemented:
                 return y
             if len(args) == 1 and getattr(args[0], "ndim", 1) == 2 and not tracing():
-                import numpy as np
-
-                precision = np.float32 if self._dtype == "f32" else np.float64
-                return np.array([self(row) for row in args[0]], dtype=precision)
+                return self._rows(args[0])
         return super().__call__(*args, **kwargs)
+
+    def _rows(self, X: Any) -> Any:
+        """The answers to the rows of an array: an array of shape (rows,), or (rows, outputs)."""
+        import numpy as np
+
+        X, precision = np.asarray(X), np.float32 if self._dtype == "f32" else np.float64
+        if not len(X):  # what would the shape of an answer be?
+            return np.empty((0, *np.shape(self([0.0] * X.shape[1]))), dtype=precision)
+        return np.array([self(row) for row in X.tolist()], dtype=precision)
 
     def _compile(self, key: Any, inputs: int) -> Program:
         program = super()._compile(key, inputs)

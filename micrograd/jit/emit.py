@@ -77,6 +77,7 @@ def literal(x: float, t: str) -> str:
 
 def integer_power(m: Block, x: str, n: int) -> str:
     """x**n by squaring and multiplying, which is faster than pow and as exact for small n."""
+    x = m.op("arith.divf", m.constant(1.0), x) if n < 0 else x
     result, square, rest = "", x, abs(n)
     while rest:
         if rest & 1:
@@ -84,8 +85,7 @@ def integer_power(m: Block, x: str, n: int) -> str:
         rest >>= 1
         if rest:
             square = m.op("arith.mulf", square, square)
-    result = result or m.constant(1.0)
-    return m.op("arith.divf", m.constant(1.0), result) if n < 0 else result
+    return result or m.constant(1.0)
 
 
 def sigmoid(m: Block, x: str) -> str:
@@ -130,6 +130,8 @@ MLIR: dict[str, Callable[..., str]] = {
     "le": lambda m, a, b: m.compare("ole", a, b),
     "gt": lambda m, a, b: m.compare("ogt", a, b),
     "ge": lambda m, a, b: m.compare("oge", a, b),
+    "eq": lambda m, a, b: m.compare("oeq", a, b),
+    "ne": lambda m, a, b: m.compare("une", a, b),
     "where": lambda m, condition, a, b: m.select(condition, a, b),
 }
 

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-MISSING = 'the compiler needs MLIR and LLVM: pip install "micrograd[jit]"'
+MISSING = 'the compiler needs MLIR and LLVM: pip install ".[jit]"'
 
 # A function without memory is left with all its constants; one with memory is tidied up when its descriptors are gone.
 PASSES = (

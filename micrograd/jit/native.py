@@ -22,7 +22,7 @@ from micrograd.jit.tape import LONG
 from micrograd.jit.trace import Trace
 
 C_TYPE: dict[str, Any] = {"f32": ctypes.c_float, "f64": ctypes.c_double}
-STACK = 64 * 1024  # bytes of buffers that an entry may hold on the stack of whatever thread calls it
+STACK = 16 * 1024  # bytes of buffers that an entry may hold on the stack of whatever thread calls it
 
 
 def function(code: MachineCode, trace: Trace, dtype: str, temporaries: int = 0) -> Callable[[list[float]], list[float]]:
@@ -39,7 +39,7 @@ def function(code: MachineCode, trace: Trace, dtype: str, temporaries: int = 0) 
         y = y_buffer()
         try:
             w = w_buffer(*[getattr(v, name) for v, name in live])
-        except TypeError:
+        except (TypeError, OverflowError, AttributeError):
             w = w_buffer(*[live_number(v, name) for v, name in live])
         on_buffers(x_buffer(*x), w, y, t_buffer())
         return list(y)
@@ -52,7 +52,7 @@ def live_number(v: Value, name: str) -> float:
     """The data or the gradient of a Value as a float; TypeError that shows the Value, if it is none."""
     try:
         return float_of(getattr(v, name))
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         raise TypeError(f"the {name} of a Value {v.label or 'that compiled code reads'} {error}") from None
 
 

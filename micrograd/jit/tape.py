@@ -34,9 +34,9 @@ ARITY = {
     ),
     **dict.fromkeys(["add", "sub", "mul", "div", "pow", "maximum", "minimum"], 2),
     **{"where": 3},
-    **dict.fromkeys(["lt", "le", "gt", "ge"], 2),
+    **dict.fromkeys(["lt", "le", "gt", "ge", "eq", "ne"], 2),
 }
-COMPARISONS = ("lt", "le", "gt", "ge")
+COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 LEAVES = ("input", "weight", "constant")
 LONG = 4000  # rows: more become several functions
 
@@ -65,6 +65,7 @@ class Tape:
         self.constants: list[float] = []
         self.outputs: list[int] = []
         self.closed = False  # once its trace is over
+        self.refusal: TraceError | None = None  # the first one, which the traced code may have caught
         self._leaves: dict[tuple[str, Any], Symbol] = {}
 
     def append(self, op: str, *operands: Any) -> Symbol:
@@ -76,7 +77,7 @@ class Tape:
     def row(self, op: str, operands: tuple[int, ...]) -> Symbol:
         """A new row whose operands are rows."""
         if self.closed:
-            raise TraceError(f"{user_line()}: a traced number is used after its trace was over; return it instead")
+            self.refuse("a traced number is used after its trace was over; return it instead")
         self.ops.append(op)
         self.operands.append(operands)
         return Symbol(self, len(self.ops) - 1)
@@ -96,7 +97,7 @@ class Tape:
         try:
             number = float(ops.number(x))
         except (TypeError, ValueError, OverflowError) as error:
-            raise TraceError(f"{user_line()}: {x!r:.60} is not a number that can be compiled ({error})") from None
+            self.refuse(f"{x!r:.60} is not a number that can be compiled ({error})")
         symbol = self._leaf("constant", number.hex(), len(self.constants))  # hex: 0.0 is not -0.0, and nan is nan
         if self.operands[symbol.index][0] == len(self.constants):
             self.constants.append(number)
@@ -107,8 +108,14 @@ class Tape:
         if x.__class__ is not Symbol:
             return self.constant(x).index
         if x.tape is not self:
-            raise TraceError(f"{user_line()}: a traced number of another, finished trace is used")
+            self.refuse("a traced number of another, finished trace is used")
         return x.index
+
+    def refuse(self, message: str) -> NoReturn:
+        """Raise a TraceError that starts with the user's line."""
+        error = TraceError(f"{user_line()}: {message}")
+        self.refusal = self.refusal or error
+        raise error
 
     def close(self) -> None:
         """Take no more rows, and let go of the symbols, which refer to the tape in a circle."""
@@ -168,6 +175,7 @@ def operator(op: str, reflected: bool = False) -> Callable[[Any, Any], Any]:
 
 
 select = operation("where")
+equal, unequal = operator("eq"), operator("ne")
 
 
 class Symbol:
@@ -202,19 +210,33 @@ class Symbol:
         """Does it stand for a truth value?"""
         return self.tape.ops[self.index] in COMPARISONS
 
+    def __eq__(self, other: object) -> Any:
+        return equal(self, other) if isinstance(other, (Symbol, int, float)) else NotImplemented
+
+    def __ne__(self, other: object) -> Any:
+        return unequal(self, other) if isinstance(other, (Symbol, int, float)) else NotImplemented
+
+    def __hash__(self) -> NoReturn:
+        self.tape.refuse("a traced number can be no key and no member of a set: its value is not known yet")
+
     def __bool__(self) -> NoReturn:
-        raise TraceError(
-            f"{user_line()}: a branch on a traced number: compiled code takes the same path every time; "
+        self.tape.refuse(
+            "a branch on a traced number: compiled code takes the same path every time; "
             "write ops.where(condition, a, b), ops.maximum or relu instead"
         )
 
     def _escape(self, *_: Any) -> NoReturn:
-        raise TraceError(
-            f"{user_line()}: a traced number was turned into a Python number; "
+        self.tape.refuse(
+            "a traced number was turned into a Python number; "
             "use the functions of micrograd.ops in place of math's, and index with plain integers"
         )
 
     __float__ = __int__ = __index__ = __complex__ = __round__ = __trunc__ = __floor__ = __ceil__ = _escape
+
+    def _no_operation(self, *_: Any) -> NoReturn:
+        self.tape.refuse("%, // and divmod of a traced number can't be compiled")
+
+    __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __divmod__ = __rdivmod__ = _no_operation
 
     def __repr__(self) -> str:
         return f"Symbol(%{self.index} = {self.tape.ops[self.index]})"

@@ -100,6 +100,8 @@ def trace_function(
         result = function(*positional, **named)
         trace.returns = kind_of(result)
         trace.answer = answer(result, place, dtype)
+        if tape.refusal:
+            raise tape.refusal
         for slot, x in changes.items():
             trace.set.append(slot)
             tape.outputs.append(tape.index_of(x))
@@ -115,6 +117,7 @@ def kind_of(result: Any) -> str:
     return "other"
 
 
+SLOTS = {name: Value.__dict__[name] for name in ("data", "grad")}  # as they are when nothing is traced
 _turn = threading.RLock()  # one trace at a time: it changes the class Value for everyone
 _tracing: int | None = None  # the thread whose turn it is
 
@@ -135,11 +138,16 @@ def values_on(trace: Trace) -> Iterator[dict[Slot, Any]]:
     global _tracing
     with _turn:
         me, tape = threading.get_ident(), trace.tape
-        slots = {name: Value.__dict__[name] for name in ("data", "grad")}
         changes: dict[Slot, Any] = {}
         rows: dict[Slot, int] = {}
+        data, grad = SLOTS["data"].__get__, SLOTS["grad"].__get__
 
-        data, grad = slots["data"].__get__, slots["grad"].__get__
+        def restore() -> None:
+            global _tracing
+            _tracing = None
+            for name, slot in SLOTS.items():
+                setattr(Value, name, slot)
+            tape.close()
 
         def from_outside(v: Value) -> bool:
             try:
@@ -168,15 +176,15 @@ def values_on(trace: Trace) -> Iterator[dict[Slot, Any]]:
                 return
             if name == "data" and x.__class__ is not Symbol and threading.get_ident() == me:
                 x = tape.constant(x)
-            slots[name].__set__(v, x)
+            SLOTS[name].__set__(v, x)
 
-        setattr(Value, "data", property(read_data, lambda v, x: write(v, "data", x)))
-        setattr(Value, "grad", property(read_grad, lambda v, x: write(v, "grad", x)))
-        _tracing = me
         try:
-            yield changes
+            try:
+                _tracing = me
+                setattr(Value, "data", property(read_data, lambda v, x: write(v, "data", x)))
+                setattr(Value, "grad", property(read_grad, lambda v, x: write(v, "grad", x)))
+                yield changes
+            finally:
+                restore()
         finally:
-            for name, slot in slots.items():
-                setattr(Value, name, slot)
-            _tracing = None
-            tape.close()
+            restore()  # once more, for Ctrl-C may have come just before

@@ -1,9 +1,11 @@
 """jit() against the eager engine and PyTorch: of Values, of networks, of modules of one's own."""
 
+import copy
 import gc
 import math
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import torch
 from expressions import TORCH, programs, run, same, tame_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tracing import trace_of
 
 from micrograd import ops
 from micrograd.engine import PULLBACKS, Value
@@ -506,3 +509,93 @@ def test_importing_jit_loads_neither_numpy_nor_mlir():
     program = "import sys, micrograd.jit; print([m for m in ('numpy', 'mlir', 'llvm') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_equality_of_traced_numbers_is_an_operation_and_no_branch():
+    function = Function(lambda x, y: ops.where(x.data == 1, 10.0, 20.0) + ops.where(x.data != y.data, 1.0, 2.0) + 0 * y)
+    compiled = jit(function, dtype="f64")
+    for x in (0.0, 1.0, -0.0, math.nan):
+        for y in (0.0, 1.0, math.nan):
+            assert same(compiled([x, y]), float(function([Value(x), Value(y)])))
+    with pytest.raises(TraceError, match="a branch"):
+        jit(Function(lambda x: x * (2 if x.data == 0 else 3)))([1.0])
+    with pytest.raises(TraceError, match="a branch"):
+        jit(Function(lambda x: x * (x.data in (0.0, 1.0))))([1.0])
+    for lookup in (lambda x: {0.0: 1}.get(x.data), lambda x: {x.data}):
+        with pytest.raises(TraceError, match="key"):
+            jit(Function(lookup))([1.0])
+    assert jit(Function(lambda x: x if x.data is not None and x.data != "a" else 0.0))([3.0]) == 3.0
+
+
+@pytest.mark.parametrize("operation", [lambda x: x % 2, lambda x: 7 // x, lambda x: divmod(x, 2)[0]])
+def test_remainders_can_not_be_compiled_and_say_so(operation):
+    with pytest.raises(TraceError, match=r"test_jit\.py:\d+: .*can't be compiled"):
+        jit(Function(lambda x: operation(x.data)))([1.0])
+
+
+def test_a_refusal_that_the_traced_code_catches_is_not_lost():
+    def careless(x):
+        try:
+            return x * (1.0 if x > 0 else -1.0)
+        except TypeError:
+            return x * 0.0
+
+    with pytest.raises(TraceError, match="a branch"):
+        jit(Function(careless))([3.0])
+
+
+def test_a_network_that_changes_its_inputs_compiles():
+    class Augmented(MLP):
+        def __call__(self, x):
+            return super().__call__([*x, x[0] * x[1]])
+
+    model = Augmented(3, [4, 1])
+    assert jit(model, dtype="f64")([0.5, 2.0]) == pytest.approx(model([0.5, 2.0]).data, rel=1e-12)
+
+
+def test_compiled_objects_can_be_copied():
+    model = MLP(2, [3, 1])
+    model.fast = jit(model, dtype="f64")
+    twin = copy.deepcopy(model)
+    twin.layers[1].neurons[0].b.data += 1
+    assert twin.fast([1.0, 2.0]) == pytest.approx(model.fast([1.0, 2.0]) + 1)
+    assert copy.deepcopy(jit(Value(2.0) * 3))() == 6.0
+
+
+def test_arrays_of_no_rows_have_the_shape_of_the_answers():
+    assert jit(MLP(2, [3, 1]))(np.zeros((0, 2))).shape == (0,)
+    assert jit(MLP(2, [3, 4]))(np.zeros((0, 2))).shape == (0, 4)
+    with pytest.raises(ValueError, match="takes 2 inputs, got 3"):
+        jit(MLP(2, [3, 4]))(np.zeros((0, 3)))
+    X = np.arange(12.0).reshape(3, 4)[::-1, ::2]
+    model = MLP(2, [3, 1])
+    assert jit(model, dtype="f64")(X) == pytest.approx([model(row).data for row in X.tolist()])
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that interrupts")
+def test_an_interrupted_trace_leaves_the_engine_as_it_was():
+    slots = Value.__dict__["data"], Value.__dict__["grad"]
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_):
+        raise Interrupted
+
+    def forward(x):
+        return sum((x[0] * i for i in range(10)), x[0])
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for k in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 + k * 1e-6)
+                trace_of(forward, 1)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Interrupted:
+                pass
+            assert (Value.__dict__["data"], Value.__dict__["grad"]) == slots
+            assert (Value(2.0) * 3).data == 6.0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

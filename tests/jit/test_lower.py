@@ -61,5 +61,5 @@ def test_machine_code_dies_with_its_owner():
 
 def test_without_mlir_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "mlir.ir", None)
-    with pytest.raises(ImportError, match=r"pip install \"micrograd\[jit\]\""):
+    with pytest.raises(ImportError, match=r"pip install \"\.\[jit\]\""):
         lower.lowered(SQUARE)

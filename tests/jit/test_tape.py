@@ -37,6 +37,7 @@ def test_leaves_are_written_once():
 def test_every_operation_has_a_method_of_a_symbol():
     operators = {"neg": "__neg__", "add": "__add__", "sub": "__sub__", "mul": "__mul__", "div": "__truediv__"}
     operators |= {"pow": "__pow__", "lt": "__lt__", "le": "__le__", "gt": "__gt__", "ge": "__ge__"}
+    operators |= {"eq": "__eq__", "ne": "__ne__"}
     for op, arity in ARITY.items():
         tape = Tape()
         operands = [tape.input(i) for i in range(arity)]
