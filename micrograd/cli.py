@@ -158,7 +158,7 @@ def interrupts() -> Iterator[Callable[[], bool]]:
 
 def on_terminal() -> bool:
     """Is the output something that a line can be drawn over on?"""
-    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import functools
 import inspect
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, overload
 
 from micrograd.engine import Value
 from micrograd.jit import lower, native
@@ -35,6 +35,18 @@ __all__ = ["STAGES", "CompiledFunction", "CompiledModule", "CompiledValue", "Tra
 STAGES = ("tape", "mlir", "llvm-dialect", "llvm", "asm")
 
 
+@overload
+def jit(target: Value, dtype: str = ...) -> CompiledValue: ...
+@overload
+def jit(target: Module, dtype: str = ...) -> CompiledModule: ...
+@overload
+def jit(
+    target: Callable[..., Any], dtype: str = ..., *, static_argnames: str | Iterable[str] = ...
+) -> CompiledFunction: ...
+@overload
+def jit(
+    target: None = ..., dtype: str = ..., *, static_argnames: str | Iterable[str] = ...
+) -> Callable[[Callable[..., Any]], CompiledFunction]: ...
 def jit(target: Any = None, dtype: str = "f32", *, static_argnames: str | Iterable[str] = ()) -> Any:
     """Compile `target` for this processor.
 
@@ -52,7 +64,8 @@ def jit(target: Any = None, dtype: str = "f32", *, static_argnames: str | Iterab
     As a decorator: `@jit`, or `@jit(dtype="f64")`.
 
     Every Value from outside that is read is live: after `p.data` has changed the next call sees it. Every one that is
-    set has its new number when the call returns.
+    set has its new number when the call returns. What else the target is made of (layers, lists, Python numbers, which
+    Values stand where) is taken as it is when it is traced.
 
     dtype: "f32" or "f64", the type of all arithmetic.
     Errors: TypeError or ValueError for a target, an operation or a number that can't be compiled; TraceError, a

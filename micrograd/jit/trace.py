@@ -146,7 +146,8 @@ def values_on(trace: Trace) -> Iterator[dict[Slot, Any]]:
             global _tracing
             _tracing = None
             for name, slot in SLOTS.items():
-                setattr(Value, name, slot)
+                if Value.__dict__[name] is not slot:  # a class may not be changed endlessly without becoming slower
+                    setattr(Value, name, slot)
             tape.close()
 
         def from_outside(v: Value) -> bool:
