@@ -7,11 +7,11 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check install
 MESSAGE = printf '\n%s\n\n' # what went wrong, or what takes so long
 
-.PHONY: help demo test lint format notebooks bench bench-eager bench-jit bench-import clean
+.PHONY: help demo test lint format notebooks bench bench-eager bench-jit bench-elementary bench-import clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets (the default)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/.demo  ## train a network on the moons, draw what it learned: moon_mlp.png, gout.svg
 	@$(BIN)/micrograd demo
@@ -38,6 +38,9 @@ bench-eager: .venv/karpathy  ## how many times as fast as Karpathy's micrograd 0
 
 bench-jit: .venv/.bench  ## how long a network takes to compile, and how many times as fast it is then
 	$(BIN)/python benchmarks/jit.py
+
+bench-elementary: .venv/.test  ## exp, log, tanh... on vectors, as a later compiler will inline them, beside numpy
+	$(BIN)/python benchmarks/elementary.py
 
 bench-import: .venv/pyvenv.cfg  ## how long `import micrograd.engine` takes
 	$(BIN)/python benchmarks/imports.py

@@ -11,7 +11,8 @@
 
 The whole story: `trace` runs the target once on symbols, which leaves a `tape`; `emit` writes it down in MLIR; `lower`
 takes that to machine code; `native` calls it from Python. Each of them can be looked at: `fast.ir("tape")`, "mlir",
-"llvm-dialect", "llvm", "asm". numpy and MLIR are imported when the first thing is compiled.
+"llvm-dialect", "llvm", "asm". Beside that way, so far, `roll` finds the loops that Python unrolled, in `nests`: "loops"
+prints them. numpy and MLIR are imported when the first thing is compiled.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from micrograd.nn import MLP, Layer, Module, Neuron
 
 __all__ = ["STAGES", "CompiledFunction", "CompiledModule", "CompiledValue", "TraceError", "jit"]
 
-STAGES = ("tape", "mlir", "llvm-dialect", "llvm", "asm")
+STAGES = ("tape", "loops", "mlir", "llvm-dialect", "llvm", "asm")
 
 
 @overload
@@ -111,6 +112,10 @@ class Program:
             raise ValueError(f"stage must be one of {', '.join(STAGES)}, not {stage!r}")
         if stage == "tape":
             return str(self.trace.tape)
+        if stage == "loops":
+            from micrograd.jit.roll import roll
+
+            return str(roll(self.trace.tape))
         if stage == "mlir":
             return self.mlir
         module = lower.lowered(self.mlir)

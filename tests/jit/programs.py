@@ -1,0 +1,307 @@
+"""Tapes of ordinary programs, made by running the engine on symbols, and a scalar evaluation to hold against."""
+
+import random
+
+from micrograd import ops
+from micrograd.engine import Value
+from micrograd.jit.tape import Tape
+
+EVALUATE = {
+    **{name: getattr(ops, name) for name in (*ops.OF_ONE, "maximum", "minimum", "where")},
+    "neg": lambda a: -a,
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": ops.divide,
+    "pow": ops.power,
+    "lt": lambda a, b: float(a < b),
+    "le": lambda a, b: float(a <= b),
+    "gt": lambda a, b: float(a > b),
+    "ge": lambda a, b: float(a >= b),
+    "eq": lambda a, b: float(a == b),
+    "ne": lambda a, b: float(a != b),
+}
+
+
+def outputs_of(tape, inputs, weights):
+    """The outputs of a tape, row by row, with the functions of micrograd.ops."""
+    leaves = {"input": inputs, "weight": weights, "constant": tape.constants}
+    results = []
+    for op, operands in zip(tape.ops, tape.operands):
+        if op in leaves:
+            results.append(float(leaves[op][operands[0]]))
+        else:
+            results.append(float(EVALUATE[op](*[results[i] for i in operands])))
+    return [results[i] for i in tape.outputs]
+
+
+def sizes(tape):
+    """How many inputs and weights a tape needs."""
+    used = {"input": 0, "weight": 0}
+    for op, operands in zip(tape.ops, tape.operands):
+        if op in used:
+            used[op] = max(used[op], operands[0] + 1)
+    return used["input"], used["weight"]
+
+
+class Program:
+    """A tape in the making: leaves by number, outputs as they come."""
+
+    def __init__(self):
+        self.tape = Tape()
+        self.inputs = self.weights = 0
+
+    def x(self, *shape):
+        """New inputs, in nested lists."""
+        if shape:
+            return [self.x(*shape[1:]) for _ in range(shape[0])]
+        self.inputs += 1
+        return Value(self.tape.input(self.inputs - 1))
+
+    def w(self, *shape):
+        """New weights, in nested lists."""
+        if shape:
+            return [self.w(*shape[1:]) for _ in range(shape[0])]
+        self.weights += 1
+        return Value(self.tape.weight(self.weights - 1))
+
+    def give(self, *results):
+        """Add outputs: Values, symbols or numbers, in nested lists or not."""
+        for r in results:
+            if isinstance(r, list):
+                self.give(*r)
+            else:
+                self.tape.outputs.append(self.tape.index_of(r.data if isinstance(r, Value) else r))
+        return self.tape
+
+
+def flat(nested):
+    return [v for part in nested for v in flat(part)] if isinstance(nested, list) else [nested]
+
+
+def layer(p, nin, nout, activation):
+    """Neurons as micrograd.nn has them: their weights, the bias last."""
+    w = p.w(nout, nin + 1)
+
+    def forward(x):
+        out = [sum((wi * xi for wi, xi in zip(row, x)), row[-1]) for row in w]
+        return [activation(z) for z in out] if activation else out
+
+    forward.parameters = flat(w)
+    return forward
+
+
+def mlp(p, nin, nouts, activation=ops.relu):
+    layers = [
+        layer(p, a, b, activation if i < len(nouts) - 1 else None)
+        for i, (a, b) in enumerate(zip([nin, *nouts[:-1]], nouts))
+    ]
+
+    def forward(x):
+        for f in layers:
+            x = f(x)
+        return x
+
+    forward.parameters = [v for f in layers for v in f.parameters]
+    return forward
+
+
+def sgd(p, loss, parameters, lr):
+    loss.backward()
+    return p.give(loss, [v.data - lr.data * v.grad for v in parameters])
+
+
+def dense(rows=16, nouts=(8, 6), nin=4, activation=ops.relu):
+    """A network on every row."""
+    p = Program()
+    model = mlp(p, nin, nouts, activation)
+    return p.give([model(x) for x in p.x(rows, nin)])
+
+
+def moons(rows=100, hidden=(16, 16)):
+    """The demo's step: hinge loss, regularisation, SGD."""
+    p = Program()
+    model = mlp(p, 2, [*hidden, 1])
+    X, y, lr = p.x(rows, 2), p.x(rows), p.x()
+    scores = [model(x)[0] for x in X]
+    data_loss = sum((1 - yi * s).relu() for yi, s in zip(y, scores)) * (1.0 / rows)
+    total = data_loss + 1e-4 * sum(v * v for v in model.parameters)
+    return sgd(p, total, model.parameters, lr)
+
+
+def digits(rows=16, nin=64, nouts=(64, 32, 10)):
+    """Softmax cross-entropy of one-hot targets, and SGD."""
+    p = Program()
+    model = mlp(p, nin, list(nouts))
+    X, Y, lr = p.x(rows, nin), p.x(rows, nouts[-1]), p.x()
+    loss = Value(0)
+    for x, target in zip(X, Y):
+        z = model(x)
+        total = sum(v.exp() for v in z)
+        loss = loss + (total.log() - sum(t * v for t, v in zip(target, z)))
+    return sgd(p, loss * (1.0 / rows), model.parameters, lr)
+
+
+def regression(rows=20, nin=3, nouts=(8, 4, 1)):
+    """Squared error of a tanh network, and SGD."""
+    p = Program()
+    model = mlp(p, nin, list(nouts), ops.tanh)
+    X, y, lr = p.x(rows, nin), p.x(rows), p.x()
+    loss = sum((model(x)[0] - yi) ** 2 for x, yi in zip(X, y))
+    return sgd(p, loss, model.parameters, lr)
+
+
+def convolution(n=128, channels=4, k=5):
+    p = Program()
+    w, x, lr = p.w(channels, k), p.x(n), p.x()
+    loss = Value(0)
+    for c in range(channels):
+        for i in range(n - k + 1):
+            z = sum(w[c][j] * x[i + j] for j in range(k))
+            loss = loss + z.tanh() ** 2
+    return sgd(p, loss, flat(w), lr)
+
+
+def convolution2d(n=12, channels=3, k=3):
+    p = Program()
+    w, x, lr = p.w(channels, k, k), p.x(n, n), p.x()
+    out = [
+        sum(w[c][a][b] * x[i + a][j + b] for a in range(k) for b in range(k)).tanh()
+        for c in range(channels)
+        for i in range(n - k + 1)
+        for j in range(n - k + 1)
+    ]
+    return sgd(p, sum(v * v for v in out), flat(w), lr)
+
+
+def convolutions(n=32, k=4):
+    """Two in a row, so that gradients flow into the first one's ragged borders."""
+    p = Program()
+    u, v, x, lr = p.w(k), p.w(k), p.x(n), p.x()
+    h = [sum(u[j] * x[i + j] for j in range(k)).tanh() for i in range(n - k + 1)]
+    z = [sum(v[j] * h[i + j] for j in range(k)) for i in range(n - 2 * k + 2)]
+    return sgd(p, sum(a * a for a in z), [*u, *v], lr)
+
+
+def stencil(n=16, steps=2):
+    """The heat equation on a square, and the gradient by where it began."""
+    p = Program()
+    k, start = p.w(), p.x(n, n)
+    u = start
+    for _ in range(steps):
+        new = []
+        for i in range(n):
+            row = []
+            for j in range(n):
+                around = [(i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)]
+                near = [u[a][b] for a, b in around if 0 <= a < n and 0 <= b < n]
+                row.append(u[i][j] + k * (sum(near) - len(near) * u[i][j]))
+            new.append(row)
+        u = new
+    loss = sum(v * v for v in flat(u))
+    loss.backward()
+    return p.give(loss, k.grad, [v.grad for v in flat(start)])
+
+
+def nbody(n=32):
+    """The energy of every pair of bodies, and its gradient."""
+    p = Program()
+    x, m = p.x(n, 3), p.x(n)
+    energy = Value(0)
+    for i in range(n):
+        for j in range(i + 1, n):
+            r2 = Value(0)
+            for d in range(3):
+                dx = x[i][d] - x[j][d]
+                r2 = r2 + dx * dx
+            energy = energy + -(m[i] * m[j]) * (r2 + 0.01) ** -0.5
+    energy.backward()
+    return p.give(energy, [v.grad for v in flat(x)])
+
+
+def lennard_jones(n=16):
+    p = Program()
+    x = p.x(n, 3)
+    energy = Value(0)
+    for i in range(n):
+        for j in range(i):
+            r2 = sum((a - b) ** 2 for a, b in zip(x[i], x[j]))
+            inverse = 1 / (r2 * r2 * r2)
+            energy = energy + 4 * (inverse * inverse - inverse)
+    energy.backward()
+    return p.give(energy, [v.grad for v in flat(x)])
+
+
+def shared_weights(rows=16, n=8):
+    """One layer used three times."""
+    p = Program()
+    f = layer(p, n, n, ops.tanh)
+    X, lr = p.x(rows, n), p.x()
+    loss = sum(v * v for x in X for v in f(f(f(x))))
+    return sgd(p, loss, f.parameters, lr)
+
+
+def permuted(rows=16, nin=6, nout=5):
+    """A layer on rows in no order."""
+    p = Program()
+    f = layer(p, nin, nout, ops.relu)
+    X = p.x(rows, nin)
+    random.Random(1).shuffle(X)
+    return p.give([f(x) for x in X])
+
+
+def embedding(vocabulary=27, width=8, length=40):
+    """Rows of a table picked by numbers that were known when it was traced."""
+    p = Program()
+    table, v, rng = p.w(vocabulary, width), p.w(width), random.Random(2)
+    return p.give([sum(a * b for a, b in zip(table[rng.randrange(vocabulary)], v)).tanh() for _ in range(length)])
+
+
+def elementwise(n=50):
+    """The density of a normal distribution, and another formula."""
+    p = Program()
+    x, y, mean, deviation = p.x(n), p.x(n), p.w(), p.w()
+    density = [(-0.5 * ((v - mean) / deviation) ** 2).exp() / (deviation * 2.5066282746310002) for v in x]
+    return p.give(density, [ops.where(a > b, a.sqrt(), b.sigmoid()) for a, b in zip(x, y)])
+
+
+def constants(n=12, k=6):
+    """A matrix that is written into the program."""
+    p = Program()
+    x, rng = p.x(k), random.Random(3)
+    matrix = [[rng.choice([0.0, 1.0, -1.0, 0.25]) for _ in range(k)] for _ in range(n)]
+    return p.give([sum((a * v for a, v in zip(row, x)), float(i)) for i, row in enumerate(matrix)])
+
+
+def dag(n=2000, leaves=20, seed=0):
+    """Random operations on random operands: nothing to be found."""
+    p = Program()
+    rng, values = random.Random(seed), [v.data for v in p.x(leaves)]
+    for i in range(n):
+        a, b = values[rng.randrange(max(0, len(values) - 300), len(values))], rng.choice(values)
+        c = rng.choice([lambda a, b: a + b * 0.5, lambda a, b: a * b, lambda a, b: ops.tanh(a)])(a, b)
+        values.append(ops.tanh(c) if i % 5 == 0 else c)
+    return p.give(values[-20:])
+
+
+ALL = {
+    f.__name__: f
+    for f in [
+        dense,
+        moons,
+        digits,
+        regression,
+        convolution,
+        convolution2d,
+        convolutions,
+        stencil,
+        nbody,
+        lennard_jones,
+        shared_weights,
+        permuted,
+        embedding,
+        elementwise,
+        constants,
+        dag,
+    ]
+}
