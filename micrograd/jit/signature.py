@@ -68,7 +68,8 @@ def signature(x: Any, numbers: list[float], static: bool = False) -> Any:
         return "dict", tuple(x), items_of(x.items(), numbers)
     if isinstance(x, Module):
         return "module", Same(x)
-    if hasattr(x, "__array__") and x.ndim:
+    if hasattr(x, "__array__") and getattr(x, "ndim", None):
+        x = as_array(x)
         flat = x.reshape(-1).tolist()
         numbers += flat if x.dtype.kind in "fiu" else [float_of(item) for item in flat]
         return "array", tuple(x.shape)
@@ -126,7 +127,7 @@ def answer(x: Any, place: Callable[[Symbol], int], dtype: str) -> Answer:
     elif isinstance(x, (list, tuple)):
         items, kind = list(x), type(x)
         make = (lambda parts: kind(*parts)) if hasattr(x, "_fields") else kind
-    elif hasattr(x, "__array__") and x.dtype.kind == "O":
+    elif hasattr(x, "__array__") and as_array(x).dtype.kind == "O":
         items, shape = x.reshape(-1).tolist(), x.shape
         precision = {"f32": "float32", "f64": "float64"}[dtype]
         make = lambda parts: array_of(parts, shape, precision)  # noqa: E731
@@ -144,6 +145,13 @@ def array_of(items: list[Any], shape: tuple[int, ...], dtype: Any) -> Any:
     array = np.empty(len(items), dtype=dtype)
     array[:] = items
     return array.reshape(shape)
+
+
+def as_array(x: Any) -> Any:
+    """A numpy array of what numpy can make one of, such as a torch tensor."""
+    import numpy as np
+
+    return np.asarray(x)
 
 
 def size_of(shape: tuple[int, ...]) -> int:

@@ -222,6 +222,17 @@ def test_arrays_come_in_and_go_out_as_arrays():
     assert jit(lambda a: a * 1)(strided) == pytest.approx(strided)
 
 
+def test_tensors_and_arrays_of_any_type_are_arrays():
+    compiled = jit(lambda x: x.sum() + len(x), dtype="f64")
+    for x in (torch.tensor([1.0, 2.0]), np.array([1, 2], dtype=np.uint8), np.array([1.0, Value(2.0)], dtype=object)):
+        assert compiled(x) == 5.0
+    assert compiled(np.array([True, True])) == 4.0
+    with pytest.raises(TypeError, match="x must be a number, got complex"):
+        compiled(np.array([1j, 2.0]))
+    assert jit(lambda x: x)(torch.tensor(3.0)) == 3.0
+    assert jit(lambda x, y: y, static_argnames="y")(1.0, "a") == "a"
+
+
 def test_a_model_trains_on_arrays_too():
     eager, model = network(), network()
     X, y = points()
