@@ -99,10 +99,11 @@ def run(steps: int, seed: int, dataset: str, samples: int, out: Path) -> None:
     rows, kinds = demo.points(dataset, samples, seed)
     model = demo.network(seed)
     typer.echo(f"{samples} points, {dataset}; MLP(2, [16, 16, 1]), {len(model.parameters())} parameters")
-    done = watch(demo.train(model, rows, kinds, steps), steps)
-    with writing_to(out):
-        files += save_weights(model, out / "moon_mlp.safetensors")
-        files += write(demo.boundary(model, rows, kinds), out / "moon_mlp.png")
+    with interrupts() as interrupted:  # until all is saved
+        done = watch(demo.train(model, rows, kinds, steps), steps, interrupted)
+        with writing_to(out):
+            files += save_weights(model, out / "moon_mlp.safetensors")
+            files += write(demo.boundary(model, rows, kinds), out / "moon_mlp.png")
     count = f"after {steps} steps" if done == steps else f"interrupted after {done} of {steps} steps"
     folder = "the current folder" if out == Path() else f"{out}"
     typer.echo(f"{demo.accuracy(model, rows, kinds):.1%} accuracy, {count}; in {folder}: {', '.join(files)}")
@@ -110,11 +111,11 @@ def run(steps: int, seed: int, dataset: str, samples: int, out: Path) -> None:
         raise typer.Exit(INTERRUPTED)
 
 
-def watch(training: Iterator[Progress], steps: int) -> int:
+def watch(training: Iterator[Progress], steps: int, interrupted: Callable[[], bool]) -> int:
     """Show the training while it runs, to its end or until Ctrl-C; the number of steps done."""
     done = 0
     view = progress_bar if on_terminal() else plain_lines
-    with uncollected(), interrupts() as interrupted, view(steps) as show:
+    with uncollected(), view(steps) as show:
         for progress in training:
             show(progress)
             done += 1
