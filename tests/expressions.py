@@ -18,6 +18,7 @@ import torch
 from hypothesis import strategies as st
 
 from micrograd import ops
+from micrograd.engine import Value
 
 OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "neg": operator.neg}
 
@@ -162,3 +163,19 @@ def is_tame(operation, operands, x, certain):
     if operation == "where":
         return abs(x[0]) >= 1e-3 or x[0] == 0 and certain[0]
     return True
+
+
+def readme_example():
+    """The expression of the README: its leaves a and b, and its result."""
+    a, b = Value(-4.0), Value(2.0)
+    c = a + b
+    d = a * b + b**3
+    c += c + 1
+    c += 1 + c + (-a)
+    d += d * 2 + (b + a).relu()
+    d += 3 * d + (b - a).relu()
+    e = c - d
+    f = e**2
+    g = f / 2.0
+    g += 10.0 / f
+    return a, b, g

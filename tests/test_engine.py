@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from expressions import TORCH, programs, run, same, tame_cases, trace
+from expressions import TORCH, programs, readme_example, run, same, tame_cases, trace
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -55,18 +55,7 @@ def assert_as_in_torch(function, *data, in_torch=None, rel=1e-12):
 
 
 def test_the_three_numbers_of_the_readme():
-    a = Value(-4.0)
-    b = Value(2.0)
-    c = a + b
-    d = a * b + b**3
-    c += c + 1
-    c += 1 + c + (-a)
-    d += d * 2 + (b + a).relu()
-    d += 3 * d + (b - a).relu()
-    e = c - d
-    f = e**2
-    g = f / 2.0
-    g += 10.0 / f
+    a, b, g = readme_example()
     assert f"{g.data:.4f}" == "24.7041"
     g.backward()
     assert f"{a.grad:.4f}" == "138.8338"

@@ -134,7 +134,25 @@ class Program:
         return f"{counts}; {reach}; all of it straight-line code. {times}."
 
 
-class CompiledValue:
+class Compiled:
+    """What all compiled objects show of themselves; of several compilations, of the latest."""
+
+    def _latest(self) -> Program:
+        raise NotImplementedError
+
+    def ir(self, stage: str) -> str:
+        """The program as text at one of STAGES. RuntimeError if nothing is compiled yet."""
+        return self._latest().ir(stage)
+
+    def explain(self) -> str:
+        """What was traced, and how long it took. RuntimeError if nothing is compiled yet."""
+        return self._latest().explain()
+
+    def __str__(self) -> str:
+        return self.ir("llvm-dialect")
+
+
+class CompiledValue(Compiled):
     """The number of a Value: a callable without arguments."""
 
     def __init__(self, value: Value, dtype: str):
@@ -144,9 +162,8 @@ class CompiledValue:
     def __call__(self) -> float:
         return float(self._program([]))
 
-    def ir(self, stage: str) -> str:
-        """The program as text at one of STAGES."""
-        return self._program.ir(stage)
+    def _latest(self) -> Program:
+        return self._program
 
     def __getstate__(self) -> Any:
         return self._value, self._dtype
@@ -154,15 +171,8 @@ class CompiledValue:
     def __setstate__(self, state: Any) -> None:
         self.__init__(*state)  # type: ignore[misc]  # compiled anew
 
-    def explain(self) -> str:
-        """What was traced, and how long it took."""
-        return self._program.explain()
 
-    def __str__(self) -> str:
-        return self.ir("llvm-dialect")
-
-
-class CompiledFunction:
+class CompiledFunction(Compiled):
     """A function that is traced and compiled at its first call for each signature of its arguments."""
 
     _number: Callable[[Any], Any] = staticmethod(lambda symbol: symbol)  # numbers are numbers within it
@@ -181,17 +191,23 @@ class CompiledFunction:
         if tracing():  # called by another function that is being compiled: part of that
             return self._function(*args, **kwargs)
         numbers: list[float] = []
-        named = [(self._names[i] if i < len(self._names) else f"argument {i}", x) for i, x in enumerate(args)]
-        keys = [self._key(name, x, numbers) for name, x in [*named, *kwargs.items()]]
-        key = ("tuple", tuple(keys[: len(args)])), ("dict", tuple(kwargs), tuple(keys[len(args) :]))
+        positional = tuple(self._key(i, x, numbers) for i, x in enumerate(args))
+        named = tuple(self._key(name, x, numbers) for name, x in kwargs.items())
+        key = ("tuple", positional), ("dict", tuple(kwargs), named)
         program = self._programs.get(key) or self._compile(key, len(numbers))
         return program(numbers)
 
-    def _key(self, name: str, x: Any, numbers: list[float]) -> Any:
+    def _key(self, place: int | str, x: Any, numbers: list[float]) -> Any:
         try:
-            return signature(x, numbers, static=name in self._static)
+            return signature(x, numbers, static=bool(self._static) and self._name(place) in self._static)
         except ArgumentError as error:
-            raise TypeError(f"{name}{error.path} {error}") from error.__cause__
+            raise TypeError(f"{self._name(place)}{error.path} {error}") from error.__cause__
+
+    def _name(self, place: int | str) -> str:
+        """The name of the parameter for a positional or a named argument."""
+        if isinstance(place, str):
+            return place
+        return self._names[place] if place < len(self._names) else f"argument {place}"
 
     def _compile(self, key: Any, inputs: int) -> Program:
         start = time.perf_counter()
@@ -214,17 +230,6 @@ class CompiledFunction:
             raise RuntimeError("nothing is compiled yet: call this with its arguments first")
         return next(reversed(self._programs.values()))
 
-    def ir(self, stage: str) -> str:
-        """The latest compilation as text at one of STAGES. RuntimeError if there is none yet."""
-        return self._latest().ir(stage)
-
-    def explain(self) -> str:
-        """What the latest compilation found, and how long it took. RuntimeError if there is none yet."""
-        return self._latest().explain()
-
-    def __str__(self) -> str:
-        return self.ir("llvm-dialect")
-
 
 class CompiledModule(CompiledFunction):
     """The forward pass of a module. Lists of numbers, which are usual, have a short way into the code."""
@@ -237,7 +242,7 @@ class CompiledModule(CompiledFunction):
         inputs = number_of_inputs(module)
         ours = type(module).__call__ in (Neuron.__call__, Layer.__call__, MLP.__call__)
         if inputs is not None and ours and not tracing():
-            self._compile((("tuple", (("list", ("number",) * inputs),)), ("dict", (), ())), inputs)
+            self._compile(key_of_a_list(inputs), inputs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not kwargs:
@@ -259,9 +264,14 @@ class CompiledModule(CompiledFunction):
 
     def _compile(self, key: Any, inputs: int) -> Program:
         program = super()._compile(key, inputs)
-        if key == (("tuple", (("list", ("number",) * inputs),)), ("dict", (), ())):
+        if key == key_of_a_list(inputs):
             self._entry = program.entry
         return program
+
+
+def key_of_a_list(numbers: int) -> Any:
+    """The key of a call with a single argument, a list of so many numbers."""
+    return ("tuple", (("list", ("number",) * numbers),)), ("dict", (), ())
 
 
 def parameter_names(function: Callable[..., Any]) -> list[str]:

@@ -15,11 +15,10 @@ on the stack than a thread may have. A fourth buffer, %t, holds what one part ca
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from micrograd.jit import elementary
 from micrograd.jit.tape import COMPARISONS, LEAVES, LONG, Tape
 from micrograd.jit.trace import Trace
 
@@ -68,11 +67,7 @@ class Block:
 
 def literal(x: float, t: str) -> str:
     """A float as MLIR writes it; infinities and nan by their bits."""
-    if math.isfinite(x):
-        mantissa, exponent = f"{x!r}e".split("e")[:2]
-        return (mantissa if "." in mantissa else mantissa + ".0") + (f"e{exponent}" if exponent else "")
-    bits = struct.pack(">f" if t == "f32" else ">d", x)
-    return "0x" + bits.hex().upper()
+    return elementary.literal(x, elementary.F32 if t == "f32" else elementary.F64)
 
 
 def integer_power(m: Block, x: str, n: int) -> str:
@@ -178,7 +173,7 @@ class Part(Block):
         op, operands = self.tape.ops[i], self.tape.operands[i]
         if op == "where":
             condition, a, b = operands
-            self.names[i] = self.select(self.truth(condition), self.number(a), self.number(b))
+            self.names[i] = MLIR[op](self, self.truth(condition), self.number(a), self.number(b))
         elif op == "pow" and (n := self.tape.small_integer(operands[1])) is not None:
             self.names[i] = integer_power(self, self.number(operands[0]), n)
         else:

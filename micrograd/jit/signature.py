@@ -16,6 +16,7 @@ None are part of the key, and so is which Module it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -99,7 +100,7 @@ def arguments(key: Any, symbols: Iterator[Any]) -> Any:
     if kind == "dict":
         return {name: arguments(item, symbols) for name, item in zip(*rest)}
     if kind == "array":
-        return array_of([next(symbols) for _ in range(size_of(rest[0]))], rest[0], object)
+        return array_of([next(symbols) for _ in range(math.prod(rest[0]))], rest[0], object)
     items = [arguments(item, symbols) for item in rest[-1]]
     if kind == "named":
         return rest[0].thing(*items) if hasattr(rest[0].thing, "_fields") else rest[0].thing(items)
@@ -152,13 +153,6 @@ def as_array(x: Any) -> Any:
     import numpy as np
 
     return np.asarray(x)
-
-
-def size_of(shape: tuple[int, ...]) -> int:
-    size = 1
-    for extent in shape:
-        size *= extent
-    return size
 
 
 def float_of(x: Any) -> float:

@@ -38,7 +38,7 @@ class Trace:
     """A tape, and how its rows meet the world.
 
     Row "input" i is number i of a call's arguments, row "weight" i is what `live[i]` holds when the call begins. The
-    outputs are `results` numbers for the `answer`, then those that go into `set`.
+    outputs are the numbers for the `answer`, then those that go into `set`.
     """
 
     tape: Tape = field(default_factory=Tape)
