@@ -25,8 +25,8 @@ operation is the tape's, applied to the operands it had there.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -166,21 +166,39 @@ class Block:
             yield Nest(Domain(), Access(self.names[self.arrays[i]], AffineMap(int(self.positions[i]))), body)
 
 
+@dataclass(frozen=True)
+class Loop:
+    """Its items in order, again for each value of a counter: a recurrence, whose steps can't change places.
+
+    Every map inside has one more stride, for the counter, before those of its nest's dimensions; in a loop in a loop
+    the outer counter's comes first. Each element of an array is still written once, in one of the steps: a number that
+    is carried from step to step is an array with an element for each, v[t+1] = f(v[t]).
+    """
+
+    extent: int
+    items: tuple[Nest | Loop, ...]
+
+
 @dataclass
 class Program:
-    """Arrays by name, and the nests and blocks that fill them, in the order in which they run."""
+    """Arrays by name, and the nests, loops and blocks that fill them, in the order in which they run."""
 
     arrays: dict[str, Array] = field(default_factory=dict)
-    items: list[Nest | Block] = field(default_factory=list)
+    items: list[Nest | Block | Loop] = field(default_factory=list)
 
     def statements(self) -> Iterator[Nest]:
-        """Every nest, and every statement of a block as one."""
-        for item in self.items:
-            yield from item.statements() if isinstance(item, Block) else (item,)
+        """Every nest, in a loop or not, and every statement of a block as one."""
+        pending: list[Nest | Block | Loop] = self.items[::-1]
+        while pending:
+            item = pending.pop()
+            if isinstance(item, Loop):
+                pending += item.items[::-1]
+            else:
+                yield from item.statements() if isinstance(item, Block) else (item,)
 
     def __str__(self) -> str:
         named = [array for array in self.arrays.values() if array.kind != "temporary"]
-        return "\n".join([*map(array_text, named), *map(nest_text, self.statements())])
+        return "\n".join([*map(array_text, named), *(line for item in self.items for line in item_lines(item))])
 
 
 def linear(terms: Sequence[tuple[float, Expression]], bias: float = 0.0) -> Expression:
@@ -209,7 +227,7 @@ def linear(terms: Sequence[tuple[float, Expression]], bias: float = 0.0) -> Expr
 INFIX = {"add": (" + ", 1), "sub": (" - ", 1), "mul": ("*", 2), "div": ("/", 2)}
 COMPARISONS = {"lt": " < ", "le": " <= ", "gt": " > ", "ge": " >= ", "eq": " == ", "ne": " != "}
 SHOWN = 8
-OUTER, INNER = "ijklmn", "rstuvw"
+OUTER, INNER, COUNTER = "ijklmn", "rsuvpq", "t"
 
 
 def array_text(array: Array) -> str:
@@ -224,15 +242,43 @@ def number_text(x: float) -> str:
     return f"{x:g}" if float(f"{x:g}") == x else repr(x)
 
 
-def nest_text(nest: Nest) -> str:
-    """One line: z[i<16, j<64] = w[65j+64] + sum_{r<64} w[65j+r]*x[64i+r]. Without dimensions, y[3] = x[0] + x[1]."""
+def item_lines(item: Nest | Block | Loop, counters: Sequence[str] = ()) -> Iterator[str]:
+    """A line for each nest or statement; those of a loop follow "for t<100:" and stand further right."""
+    if isinstance(item, Nest):
+        yield nest_text(item, counters)
+    elif isinstance(item, Block):
+        yield from map(nest_text, item.statements())
+    else:
+        (counter,) = names_of(1, COUNTER, len(counters))
+        yield f"for {counter}<{item.extent}:"
+        for inner in item.items:
+            yield from (f"    {line}" for line in item_lines(inner, [*counters, counter]))
+
+
+def nest_text(nest: Nest, counters: Sequence[str] = ()) -> str:
+    """One line: z[i<16, j<64] = w[65j+64] + sum_{r<64} w[65j+r]*x[64i+r]. Without dimensions, y[3] = x[0] + x[1]. In a
+    loop, z[t+1, i<16] = 0.5*z[16t+i]."""
     domain, destination = nest.domain, nest.destination
-    names = dimension_names(domain, OUTER)
-    ranges = domain_text(domain, names, names)
-    place = ranges
-    if not names or destination.gather or destination.map != dense(domain.extents):
+    own = names_of(len(domain.extents), OUTER)
+    names = [*counters, *own]
+    ranges = domain_text(domain, own, names)
+    first = steps_text(destination, domain, counters)
+    place = ", ".join([*first, ranges]) if first is not None and ranges else ""
+    if not place:
         place = address_text(destination, names) + (f" for {ranges}" if ranges else "")
     return f"{destination.array}[{place}] = {text(nest.body, names)}"
+
+
+def steps_text(destination: Access, domain: Domain, counters: Sequence[str]) -> list[str] | None:
+    """The counters, the last one perhaps as t+1, if the destination is dense in them and the domain's dimensions."""
+    affine, size = destination.map, domain.size
+    if destination.gather or affine.strides[len(counters) :] != dense(domain.extents).strides:
+        return None
+    if not counters:
+        return [] if affine.offset == 0 else None
+    if len(counters) > 1 or affine.strides[0] != size or affine.offset % size:
+        return None
+    return [map_text(AffineMap(affine.offset // size, (1,)), counters)]
 
 
 def dense(extents: Sequence[int]) -> AffineMap:
@@ -240,8 +286,9 @@ def dense(extents: Sequence[int]) -> AffineMap:
     return AffineMap(0, tuple(math.prod(extents[d + 1 :]) for d in range(len(extents))))
 
 
-def dimension_names(domain: Domain, letters: str) -> list[str]:
-    return [letters[d] if d < len(letters) else f"{letters[0]}{d}" for d in range(len(domain.extents))]
+def names_of(many: int, letters: str, taken: int = 0) -> list[str]:
+    """So many names for dimensions, of which the first ones are taken."""
+    return [letters[d] if d < len(letters) else f"{letters[0]}{d}" for d in range(taken, taken + many)]
 
 
 def domain_text(domain: Domain, own: Sequence[str], names: Sequence[str]) -> str:
@@ -290,8 +337,7 @@ def bare_text(x: Expression, names: Sequence[str]) -> tuple[str, int]:
     if isinstance(x, Access):
         return f"{x.array}[{address_text(x, names)}]", 4
     if isinstance(x, Sum):
-        taken = len(set(names) & set(INNER))
-        own = dimension_names(x.domain, INNER[taken:])
+        own = names_of(len(x.domain.extents), INNER, len(set(names) & set(INNER)))
         inside = [*names, *own]
         return f"sum_{{{domain_text(x.domain, own, inside)}}} {text(x.body, inside, 2)}", 1
     if x.op in INFIX:
@@ -382,6 +428,20 @@ def evaluate(x: Expression, point: Sequence[Integers], dimensions: int, arrays: 
     return result
 
 
+def runs(
+    items: Iterable[Nest | Block | Loop], counters: tuple[int, ...] = ()
+) -> Iterator[tuple[Nest, tuple[int, ...]]]:
+    """Every nest as often as it runs and in that order, with the counters of the loops around it."""
+    for item in items:
+        if isinstance(item, Loop):
+            for t in range(item.extent):
+                yield from runs(item.items, (*counters, t))
+        elif isinstance(item, Block):
+            yield from ((statement, counters) for statement in item.statements())
+        else:
+            yield item, counters
+
+
 def interpret(program: Program, inputs: Sequence[float], weights: Sequence[float]) -> Floats:
     """The outputs, in f64 and by plain numpy, for a program that `check` accepts."""
     given = {"input": inputs, "weight": weights}
@@ -390,20 +450,58 @@ def interpret(program: Program, inputs: Sequence[float], weights: Sequence[float
         filled = array.values if array.values is not None else given.get(array.kind, np.full(array.size, np.nan))
         arrays[array.name] = np.asarray(filled, None if array.kind == "indices" else np.float64)
     with np.errstate(all="ignore"):
-        for nest in program.statements():
-            point, _ = points(nest.domain, arrays=arrays)
-            values = evaluate(nest.body, point, len(nest.domain.extents), arrays)
+        for nest, counters in runs(program.items):
+            point, _ = points(nest.domain, [np.array([t]) for t in counters], arrays)
+            values = evaluate(nest.body, point, len(counters) + len(nest.domain.extents), arrays)
             arrays[nest.destination.array][address(nest.destination, point, arrays)] = values
     outputs = [array.name for array in program.arrays.values() if array.kind == "output"]
     return np.concatenate([arrays[name] for name in outputs])
 
 
+NEVER = np.iinfo(np.int64).max  # when what is not written is written
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a nest runs, as a number: `first`, plus the counter of each loop around it times that loop's `period`."""
+
+    first: int
+    extents: tuple[int, ...] = ()
+    periods: tuple[int, ...] = ()
+
+    def at(self, counters: Sequence[Integers]) -> Integers | int:
+        return AffineMap(self.first, self.periods).at(counters) if self.periods else self.first
+
+    def inside(self, loop: Loop) -> Moment:
+        return Moment(self.first, (*self.extents, loop.extent), (*self.periods, sum(map(length, loop.items))))
+
+
+def length(item: Nest | Block | Loop) -> int:
+    """How many nests an item runs."""
+    if isinstance(item, Loop):
+        return item.extent * sum(map(length, item.items))
+    return len(item.ops) if isinstance(item, Block) else 1
+
+
+def moments(items: Iterable[Nest | Block | Loop], moment: Moment) -> Iterator[tuple[Nest, Moment]]:
+    """Every nest once, and when it runs."""
+    for item in items:
+        if isinstance(item, Loop):
+            yield from moments(item.items, moment.inside(item))
+        else:
+            for i, nest in enumerate(item.statements() if isinstance(item, Block) else (item,)):
+                yield nest, replace(moment, first=moment.first + i)
+        moment = replace(moment, first=moment.first + length(item))
+
+
 class Checker:
-    """What has been written so far, and the rules: NestError for the first statement that breaks one."""
+    """When each element is written, and the rules: NestError for the first statement that breaks one.
+
+    All steps of a loop are looked at together: what a nest reads must be written at an earlier moment.
+    """
 
     def __init__(self, program: Program):
         self.arrays = program.arrays
-        self.written = {name: np.full(a.size, a.kind not in ("temporary", "output")) for name, a in self.arrays.items()}
         self.tables: Arrays = {name: a.values for name, a in self.arrays.items() if a.values is not None}
         for name, array in self.arrays.items():
             if array.name != name or array.kind not in KINDS:
@@ -412,18 +510,37 @@ class Checker:
                 raise NestError(f"{array.kind} {name} {'without' if array.values is None else 'with'} values")
             if array.values is not None and array.values.shape != (array.size,):
                 raise NestError(f"{name} has {array.size} elements and values of the shape {array.values.shape}")
+        self.written = {
+            name: np.full(a.size, NEVER if a.kind in ("temporary", "output") else -1) for name, a in self.arrays.items()
+        }
+        self.moment = Moment(0)
 
-    def nest(self, nest: Nest) -> None:
-        self.domain(nest.domain, len(nest.domain.extents), [])
-        point, _ = points(nest.domain, arrays=self.tables)
-        dimensions = len(nest.domain.extents)
-        self.expression(nest.body, point, dimensions)
+    @property
+    def counters(self) -> int:
+        return len(self.moment.extents)
+
+    def writes(self, nest: Nest, moment: Moment) -> None:
+        """Note when a nest writes what."""
+        self.moment = moment
+        if any(extent < 1 for extent in moment.extents):
+            raise NestError("is in a loop that never runs")
+        steps, _ = points(Domain(moment.extents))
+        dimensions = self.counters + len(nest.domain.extents)
+        self.domain(nest.domain, dimensions, steps[: self.counters])
+        point, _ = points(nest.domain, steps[: self.counters], self.tables)
         name, at = nest.destination.array, self.address(nest.destination, point, dimensions)
         if self.arrays[name].kind not in ("temporary", "output"):
             raise NestError(f"writes to {name}, {self.arrays[name].kind}")
-        if self.written[name][at].any() or len(np.unique(at)) < len(at):
+        if (self.written[name][at] != NEVER).any() or len(np.unique(at)) < len(at):
             raise NestError(f"writes an element of {name} twice")
-        self.written[name][at] = True
+        self.written[name][at] = moment.at(point)
+
+    def reads(self, nest: Nest, moment: Moment) -> None:
+        """Look at what a nest reads and when."""
+        self.moment = moment
+        steps, _ = points(Domain(moment.extents))
+        point, _ = points(nest.domain, steps[: self.counters], self.tables)
+        self.expression(nest.body, point, self.counters + len(nest.domain.extents))
 
     def domain(self, domain: Domain, dimensions: int, outer: Sequence[Integers]) -> None:
         if any(extent < 1 for extent in domain.extents):
@@ -454,7 +571,7 @@ class Checker:
 
     def access(self, access: Access, point: Sequence[Integers], dimensions: int) -> None:
         at = self.address(access, point, dimensions)
-        if not self.written[access.array][at].all():
+        if not (self.written[access.array][at] < self.moment.at(point)).all():
             raise NestError(f"reads an element of {access.array} before it is written")
 
     def expression(self, x: Expression, point: Sequence[Integers], dimensions: int) -> None:
@@ -477,11 +594,12 @@ def check(program: Program) -> None:
     """NestError unless every access is in bounds, every element is written once and before it is read, every
     operation is known and has its operands, and every output is there at the end. Takes as long as `interpret`."""
     checker = Checker(program)
-    for nest in program.statements():
-        try:
-            checker.nest(nest)
-        except NestError as error:
-            raise NestError(f"{nest_text(nest)}: {error}") from None
+    for visit in (checker.writes, checker.reads):
+        for nest, moment in moments(program.items, Moment(0)):
+            try:
+                visit(nest, moment)
+            except NestError as error:
+                raise NestError(f"{nest_text(nest, names_of(len(moment.extents), COUNTER))}: {error}") from None
     for name, array in program.arrays.items():
-        if array.kind == "output" and not checker.written[name].all():
-            raise NestError(f"{name}[{int(np.argmin(checker.written[name]))}] is never written")
+        if array.kind == "output" and (unwritten := checker.written[name] == NEVER).any():
+            raise NestError(f"{name}[{int(np.argmax(unwritten))}] is never written")

@@ -11,6 +11,7 @@ from micrograd.jit.nests import (
     Block,
     Constant,
     Domain,
+    Loop,
     Nest,
     NestError,
     Program,
@@ -92,6 +93,43 @@ def test_a_block():
     assert interpret(p, [1, 1.5], []).tolist() == [math.tanh(1)]
 
 
+def growth(lag=0):
+    """v[t+1] from v[t + lag], and three results a step."""
+    return Loop(
+        4,
+        (
+            Nest(Domain(), at("v", 1, 1), Apply("mul", (at("v", lag, 1), at("x", 0, 1)))),
+            Nest(Domain((3,)), at("y", 0, 3, 1), Sum(Domain((2,), AffineMap(0, (1, 0, -1))), at("v", 1, 1, 0, 0))),
+        ),
+    )
+
+
+def test_a_loop():
+    p = program(Nest(Domain(), at("v"), Constant(1.0)), growth(), x=4, y=12, v=5)
+    check(p)
+    assert str(p).splitlines()[2:] == [
+        "v[0] = 1",
+        "for t<4:",
+        "    v[t+1] = v[t]*x[t]",
+        "    y[t, i<3] = sum_{r<2 if r <= t} v[t+1]",
+    ]
+    assert interpret(p, [1, 2, 3, 4], []).tolist() == [1] * 3 + [4] * 3 + [12] * 3 + [48] * 3
+
+
+def test_a_loop_in_a_loop():
+    inner = Loop(3, (Nest(Domain(), at("v", 1, 3, 1), linear([(2.0, at("v", 0, 3, 1))])),))
+    outer = Loop(2, (inner, Nest(Domain(), at("y", 0, 1), at("v", 3, 3))))
+    p = program(Nest(Domain(), at("v"), Constant(1.0)), outer, y=2, v=7)
+    check(p)
+    assert str(p).splitlines()[-4:] == [
+        "for t<2:",
+        "    for t1<3:",
+        "        v[3t+t1+1] = 2*v[3t+t1]",
+        "    y[t] = v[3t+3]",
+    ]
+    assert interpret(p, [], []).tolist() == [8, 64]
+
+
 @pytest.mark.parametrize(
     ("expression", "shown"),
     [
@@ -133,6 +171,11 @@ COPY = Nest(Domain((3,)), at("y", 0, 1), at("x", 0, 1))
             program(Nest(Domain((1,)), at("y", 0, 1), Access("x", AffineMap(0, (0,)), at("w", 0, 1))), x=1, w=1, y=1),
             "gathers by w, which holds no indices",
         ),
+        (program(Nest(Domain(), at("v"), Constant(1.0)), growth(1), x=4, y=12, v=5), "v before it is written"),
+        (program(Nest(Domain(), at("v", 1), Constant(1.0)), growth(), x=4, y=12, v=5), "an element of v twice"),
+        (program(growth(), x=4, y=12, v=5), r"v\[t\+1\] = v\[t\]\*x\[t\]: reads an element of v before"),
+        (program(Loop(0, (COPY,)), x=3, y=3), "in a loop that never runs"),
+        (program(Loop(1, (COPY,)), x=3, y=3), "1 strides in 2 dimensions"),
         (Program({"x": Array("y", "input", 3)}), "is called 'y'"),
         (Program({"t": Array("t", "table", 3)}), "table t without values"),
         (Program({"t": Array("t", "table", 3, np.zeros(2))}), r"3 elements and values of the shape \(2,\)"),
