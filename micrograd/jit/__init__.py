@@ -21,7 +21,7 @@ import functools
 import inspect
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from micrograd.engine import Value
 from micrograd.jit import lower, native
@@ -31,8 +31,12 @@ from micrograd.jit.tape import TraceError
 from micrograd.jit.trace import Trace, trace_function, trace_value, tracing
 from micrograd.nn import MLP, Layer, Module, Neuron
 
+if TYPE_CHECKING:
+    from micrograd.jit.schedule import Schedule
+
 __all__ = ["STAGES", "CompiledFunction", "CompiledModule", "CompiledValue", "TraceError", "jit"]
 
+STRAIGHT = 100  # rows of a tape: a shorter one is not searched for loops
 STAGES = ("tape", "loops", "mlir", "llvm-dialect", "llvm", "asm")
 
 
@@ -86,17 +90,39 @@ def jit(target: Any = None, dtype: str = "f32", *, static_argnames: str | Iterab
     raise TypeError(f"jit takes a Value, a Module or a function, not {type(target).__name__}: {target!r:.60}")
 
 
+def scheduled(trace: Trace, dtype: str) -> Schedule | None:
+    """The schedule of the loop nests in a trace; None if there are none."""
+    from micrograd.jit.nests import Block
+    from micrograd.jit.roll import roll
+    from micrograd.jit.schedule import Target, schedule
+
+    program = roll(trace.tape)
+    if all(isinstance(item, Block) for item in program.items):
+        return None
+    bits, registers = lower.vector_registers()
+    return schedule(program, Target(dtype, bits // (32 if dtype == "f32" else 64), registers))
+
+
 class Program:
     """One trace and what became of it on the way to machine code."""
 
     def __init__(self, trace: Trace, dtype: str, seconds: float = 0.0):
         start = time.perf_counter()
-        self.trace = trace
-        emitted = emit(trace, dtype)
+        self.trace, self.dtype = trace, dtype
+        self.schedule: Schedule | None = None
+        if trace.in_memory and len(trace.tape.ops) > STRAIGHT:
+            self.schedule = scheduled(trace, dtype)
+        if self.schedule:
+            from micrograd.jit import vector
+
+            emitted = vector.emit(self.schedule)
+        else:
+            emitted = emit(trace, dtype)
         self.mlir = emitted.mlir
-        self.code = lower.MachineCode(lower.lowered(self.mlir), size=len(trace.tape.ops))
+        size = 0 if self.schedule else len(trace.tape.ops)
+        self.code = lower.MachineCode(lower.lowered(self.mlir), size)
         self.function = native.function(self.code, trace, dtype, emitted.temporaries)
-        self.entry = native.entry(self.code, trace, dtype)
+        self.entry = native.entry(self.code, trace, dtype, emitted.temporaries)
         self.seconds = {"trace": seconds, "compile": time.perf_counter() - start}
 
     def __call__(self, numbers: list[float]) -> Any:

@@ -21,13 +21,16 @@ from typing import Any
 MISSING = 'the compiler needs MLIR and LLVM: pip install ".[jit]"'
 
 # A function without memory is left with all its constants; one with memory is tidied up when its descriptors are gone.
+# Vector code has functions of its own and must not have its math.fma turned into calls; all other code calls libm.
 PASSES = (
     "convert-math-to-libm,convert-math-to-llvm,convert-arith-to-llvm,convert-func-to-llvm,reconcile-unrealized-casts"
 )
-PASSES_WITH_MEMORY = (
-    "convert-math-to-libm,convert-math-to-llvm,convert-arith-to-llvm,convert-func-to-llvm{use-bare-ptr-memref-call-conv=1},"
+FROM_MEMORY = (
+    "convert-arith-to-llvm,convert-cf-to-llvm,convert-func-to-llvm{use-bare-ptr-memref-call-conv=1},"
     "finalize-memref-to-llvm,reconcile-unrealized-casts,canonicalize"
 )
+PASSES_WITH_MEMORY = f"convert-math-to-libm,convert-math-to-llvm,{FROM_MEMORY}"
+PASSES_WITH_LOOPS = f"convert-vector-to-llvm,convert-scf-to-cf,convert-math-to-llvm,{FROM_MEMORY}"
 
 Handle = ctypes.c_void_p
 Text = ctypes.c_char_p
@@ -89,7 +92,9 @@ def lowered(mlir: str) -> Any:
         raise ImportError(MISSING) from error
     with Context():
         module = Module.parse(mlir)
-        passes = PASSES_WITH_MEMORY if "memref" in mlir else PASSES
+        passes = PASSES
+        if "memref" in mlir:
+            passes = PASSES_WITH_LOOPS if "scf." in mlir or "vector" in mlir else PASSES_WITH_MEMORY
         PassManager.parse(f"builtin.module({passes})").run(module.operation)
     return module
 
@@ -117,6 +122,20 @@ def llvm_c() -> tuple[Any, Any]:
     ).mlirTranslateModuleToLLVMIR
     translate.restype, translate.argtypes = Handle, [Operation, Handle]
     return library, translate
+
+
+@cache
+def vector_registers() -> tuple[int, int]:
+    """The bits in a vector register of this processor, and how many of them there are."""
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return 128, 32
+    library, _ = llvm_c()
+    message = library.LLVMGetHostCPUFeatures()
+    features = ctypes.string_at(message).decode().split(",")
+    library.LLVMDisposeMessage(message)
+    if "+avx512f" in features and "+avx512vl" in features:
+        return 512, 32
+    return (256, 16) if "+avx2" in features and "+fma" in features else (128, 16)
 
 
 def check(error: int | None) -> None:

@@ -244,7 +244,7 @@ class MethodDef(ctypes.Structure):
 METH_FASTCALL = 0x80
 
 
-def entry(code: MachineCode, trace: Trace, dtype: str) -> Callable[..., Any]:
+def entry(code: MachineCode, trace: Trace, dtype: str, temporaries: int = 0) -> Callable[..., Any]:
     """A callable of a list of numbers that gives a float, or a list of floats, or NotImplemented where it can't.
 
     It can't when it is given something other than one list of floats and ints, of the right length, when the data of a
@@ -252,7 +252,13 @@ def entry(code: MachineCode, trace: Trace, dtype: str) -> Callable[..., Any]:
     """
     places, t = layout(), C_TYPE[dtype]
     inputs, weights, outputs = trace.inputs, len(trace.live), len(trace.tape.outputs)
-    suits = trace.in_memory and len(trace.tape.ops) <= LONG and not trace.set and trace.returns in ("number", "list")
+    suits = (
+        trace.in_memory
+        and not temporaries
+        and len(trace.tape.ops) <= LONG
+        and not trace.set
+        and trace.returns in ("number", "list")
+    )
     if places is None or not suits or (inputs + weights + outputs) * ctypes.sizeof(t) > STACK:
         return lambda *arguments: NotImplemented
     ob_type, offsets = places
