@@ -387,7 +387,7 @@ def lanes(nests: Sequence[Nest], outer: int, target: Target) -> Group:
             choice = replace(group, lanes=d, width=width)
             choices.append((cost(choice, target), choice))
     own = [reduction for nest in nests for reduction in sums(nest.body)]
-    if own and all(reduction.domain.mask is None for reduction in own):
+    if own:
         innermost = min(reduction.domain.extents[-1] for reduction in own)
         width = vector_width(innermost, target)
         if width > 1:
@@ -552,6 +552,8 @@ def blocked(group: Group, target: Target) -> Group:
     extents = group.extents
     reductions = [reduction for nest in group.nests for reduction in sums(nest.body)]
     others = [d for d in range(len(extents)) if d != group.lanes]
+    if group.domain.mask is not None:
+        return masked_block(group, others)
     if not reductions:
         return elementwise_block(group, target, others)
     if group.across:
@@ -561,7 +563,9 @@ def blocked(group: Group, target: Target) -> Group:
         return replace(group, block=tuple(block), order=tuple(others), unroll=UNROLLED, chains=4)
     vectors = math.ceil(extents[group.lanes] / group.width)
     best: tuple[float, int, int, int | None] | None = None
-    along: list[int | None] = [*others] or [None]
+    masks = [reduction.domain.mask for reduction in reductions]
+    uneven = {d for d in others for m in masks if isinstance(m, AffineMap) and m.strides[group.outer + d]}
+    along: list[int | None] = [d for d in others if d not in uneven] or [None]
     for u in along:
         for rows in range(1, min(16, extents[u] if u is not None else 1) + 1):
             for columns in range(1, min(vectors, 4) + 1):
@@ -618,6 +622,15 @@ def block_cost(group: Group, reductions: Sequence[Sum], u: int | None, rows: int
     total += full_rows * cycles(rows, rest_columns) + cycles(rest_rows, rest_columns)
     copies = (1 + (rest_rows > 0)) * (1 + (rest_columns > 0))
     return total / (count * vectors) * (1 + 0.01 * copies)
+
+
+def masked_block(group: Group, others: list[int]) -> Group:
+    """One point or vector at a time, as what is masked out differs from row to row."""
+    block = [1] * len(group.extents)
+    if group.lanes is not None:
+        block[group.lanes] = group.width
+        others = [*others, group.lanes]
+    return replace(group, block=tuple(block), order=tuple(others), unroll=1, chains=1 if group.across else 4)
 
 
 def elementwise_block(group: Group, target: Target, others: list[int]) -> Group:

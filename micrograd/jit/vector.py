@@ -23,7 +23,7 @@ import numpy as np
 
 from micrograd.jit import elementary
 from micrograd.jit.emit import MLIR, Emitted, integer_power
-from micrograd.jit.nests import Access, AffineMap, Apply, Array, Block, Constant, Domain, Expression, Sum
+from micrograd.jit.nests import Access, AffineMap, Apply, Array, Block, Constant, Domain, Expression, Nest, Sum
 from micrograd.jit.schedule import Group, Item, Pack, Schedule, Steps, sums, used_by
 from micrograd.jit.tape import COMPARISONS
 
@@ -47,6 +47,7 @@ INLINE: dict[str, Callable[..., str]] = {
 
 Coordinate = tuple[str, int]  # the name of a loop's counter, or "", and what is added to it
 Point = tuple[Coordinate, ...]
+Bounds = tuple[str, str]  # names for the first and the last but one value of a counter, or ""
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ class Function:
         self.reduced: dict[tuple[int, Point], str] = {}  # the results of sums, by the sum's id and the point
         self.uniform: dict[tuple[int, int], bool] = {}
         self.guard: str | None = None  # the mask of the points that are being calculated
+        self.exact = False  # whether the bounds of loops leave out all that the mask of the group does
+        self.pinned = 0  # the scope of a loop with such bounds, out of which no load may go that might leave its array
         self.box: tuple[int, ...] = ()  # the extents of all coordinates
         self.globals: dict[str, Array] = {}
         self.views: dict[str, str] = {}  # the names of arrays in the scratch memory
@@ -172,20 +175,20 @@ class Function:
         body: Callable[[Coordinate, list[str]], list[str]],
         budget: int = 0,
         written: frozenset[str] = frozenset(),
-        lower: str = "",
+        bounds: Bounds = ("", ""),
     ) -> list[str]:
-        """A loop in which the `carried` values change; its results. A single turn is no loop. `lower` is a name for
-        where to begin, instead."""
-        if end - begin <= step and not lower:
+        """A loop in which the `carried` values change; its results. A single turn is no loop. `bounds` are names for
+        where to begin and to end, if it is not known yet."""
+        if end - begin <= step and bounds == ("", ""):
             return body(("", begin), list(carried))
-        bounds = [lower or self.integer(begin), self.integer(end), self.integer(step)]
+        first, last, stride = bounds[0] or self.integer(begin), bounds[1] or self.integer(end), self.integer(step)
         with self.scope(budget, written) as scope:
             counter = self.inner_name()
             arguments = [self.inner_name() for _ in carried]
             results = body((counter, 0), arguments)
             if results:
                 self.line(f"scf.yield {', '.join(results)} : {', '.join(types)}")
-        head = f"scf.for {counter} = {bounds[0]} to {bounds[1]} step {bounds[2]}"
+        head = f"scf.for {counter} = {first} to {last} step {stride}"
         if not carried:
             self.nested(head, scope)
             return []
@@ -258,13 +261,17 @@ class Function:
 
     # Loads and stores
 
-    def least(self, array: str) -> int:
-        """The outermost scope in which an array can be read: not outside of a loop that writes it."""
-        return max((k for k, scope in enumerate(self.scopes) if array in scope.written), default=0)
+    def least(self, access: Access) -> int:
+        """The outermost scope in which an array can be read: not outside of a loop that writes it, or that is only
+        entered for places within the array."""
+        written = max((k for k, scope in enumerate(self.scopes) if access.array in scope.written), default=0)
+        if (self.exact or self.pinned) and not self.safe(access):
+            return max(written, self.pinned or len(self.scopes) - 1)
+        return written
 
     def safe(self, access: Access) -> bool:
         """Whether an access stays within its array at every point of the box, those masked out included."""
-        if self.guard is None:
+        if self.guard is None and not self.pinned and not self.exact:
             return True
         low = high = access.map.offset
         for stride, n in zip(access.map.strides, self.box):
@@ -282,7 +289,7 @@ class Function:
             loaded = self.load_scalar(access.gather, at)
             base = self.add(f"arith.index_cast {loaded} : i64 to index")
         index = self.index(access.map, at, base)
-        if not self.safe(access):
+        if self.guard is not None and not self.safe(access):
             last = self.integer(self.schedule.arrays[access.array].size - 1)
             index = self.add(f"arith.minsi {index}, {last} : index")
             index = self.add(f"arith.maxsi {index}, {self.integer(0)} : index")
@@ -290,7 +297,7 @@ class Function:
 
     def load_scalar(self, access: Access, at: Point) -> str:
         memory, t = self.memory(access.array)
-        return self.add(f"memref.load {memory}[{self.element_at(access, at)}] : {t}", self.least(access.array))
+        return self.add(f"memref.load {memory}[{self.element_at(access, at)}] : {t}", self.least(access))
 
     def load(self, access: Access, at: Point, lanes: Lanes | None) -> str:
         if lanes is None:
@@ -301,10 +308,10 @@ class Function:
         if (known := self.known(self.key(access, at, lanes))) is not None:
             return known
         if not gathers and stride == 1:
-            return self.add(self.contiguous(access, at, lanes), self.least(access.array))
-        if not gathers and stride == -1 and self.safe(access):
+            return self.add(self.contiguous(access, at, lanes), self.least(access))
+        if not gathers and stride == -1 and (self.guard is None or self.safe(access)):
             start = self.moved(at, k, lanes.count - 1)
-            forwards = self.add(self.contiguous(access, start, lanes), self.least(access.array))
+            forwards = self.add(self.contiguous(access, start, lanes), self.least(access))
             order = [max(lanes.count - 1 - q, 0) for q in range(lanes.width)]
             return self.add(f"vector.shuffle {forwards}, {forwards} {order} : {t}, {t}")
         parts = [self.load_scalar(access, self.moved(at, k, q)) for q in range(lanes.count)]
@@ -547,6 +554,8 @@ class Function:
                 budget,
             )
         unroll = min(group.unroll, n)
+        if (bounds := self.sum_bounds(domain, keys, inner)) is not None:
+            return self.bounded_terms(group, domain, keys, carried, types, inner, bounds)
 
         def body(c: Coordinate, totals: list[str], many: int) -> list[str]:
             totals = list(totals)
@@ -560,6 +569,59 @@ class Function:
         main = n // unroll * unroll
         carried = self.iterate(0, main, unroll, carried, types, lambda c, totals: body(c, totals, unroll), budget)
         return body(("", main), carried, n - main) if n > main else carried
+
+    def sum_bounds(
+        self, domain: Domain, keys: Sequence[tuple[Sum, Point, Lanes | None]], inner: Point
+    ) -> Bounds | None:
+        """Bounds of the innermost loop of a sum, if its mask is no more than that; they are the same for all points."""
+        mask, axis = domain.mask, len(keys[0][1]) + len(inner)
+        if not isinstance(mask, AffineMap) or abs(mask.strides[axis]) != 1:
+            return None
+        if any(lanes is not None and mask.strides[lanes.axis] for _, _, lanes in keys):
+            return None
+        found = {self.bounds(mask, axis, (*at, *inner, ("", 0)), domain.extents[-1], 1) for _, at, _ in keys}
+        return found.pop() if len(found) == 1 else None
+
+    def bounded_terms(
+        self,
+        group: Group,
+        domain: Domain,
+        keys: Sequence[tuple[Sum, Point, Lanes | None]],
+        carried: list[str],
+        types: list[str],
+        inner: Point,
+        bounds: Bounds,
+    ) -> list[str]:
+        """The innermost loop of a sum between bounds that are not known yet: by as many terms at once as there are
+        accumulators, then one by one."""
+        n, chains = domain.extents[-1], group.chains
+        begin, end = bounds[0] or self.integer(0), bounds[1] or self.integer(n)
+
+        def body(c: Coordinate, totals: list[str], many: int) -> list[str]:
+            before, self.pinned = self.pinned, len(self.scopes) - 1
+            totals = list(totals)
+            for q in range(many):
+                there = (*inner, (c[0], c[1] + q))
+                for k, (reduction, at, lanes) in enumerate(keys):
+                    plain = Sum(Domain(domain.extents), reduction.body)
+                    slot = k * chains + q
+                    totals[slot] = self.accumulated(totals[slot], plain, (*at, *there), lanes)
+            self.pinned = before
+            return totals
+
+        budget = self.spare(len(carried))
+        middle = end
+        if chains > 1:
+            length = self.add(f"arith.subi {end}, {begin} : index")
+            length = self.add(f"arith.maxsi {length}, {self.integer(0)} : index")
+            rest = self.add(f"arith.remui {length}, {self.integer(chains)} : index")
+            middle = self.add(f"arith.subi {end}, {rest} : index")
+            carried = self.iterate(
+                0, n, chains, carried, types, lambda c, totals: body(c, totals, chains), budget, bounds=(begin, middle)
+            )
+            middle = self.add(f"arith.maxsi {middle}, {begin} : index")
+            begin = middle
+        return self.iterate(0, n, 1, carried, types, lambda c, totals: body(c, totals, 1), budget, bounds=(begin, end))
 
     def spare(self, accumulators: int) -> int:
         return max(self.schedule.target.registers - accumulators - 4, 0)
@@ -629,9 +691,10 @@ class Function:
             if rest:
                 lanes = Lanes(axis, width, rest)
                 there = (*at, *inner, ("", n - rest))
-                mask = self.partial(lanes)
+                own = self.mask(reduction.domain, there, lanes)
                 m = Typed(self, t)
-                with self.guarded(mask, lanes):
+                with self.guarded(own or self.partial(lanes), lanes) as mask:
+                    assert mask is not None
                     term = self.number(reduction.body, there, lanes)
                 totals = list(totals)
                 totals[0] = m.op("arith.addf", totals[0], m.select(mask, term, m.constant(0.0)))
@@ -682,13 +745,46 @@ class Function:
                 return []
 
             main = n // step * step
+            bounds, exact = self.group_bounds(group, k, outer, point, main)
+            before, self.exact = self.exact, self.exact or exact
             if main:
-                self.iterate(0, main, step, [], [], body, self.group_budget(group), written)
+                self.iterate(0, main, step, [], [], body, self.group_budget(group), written, bounds)
             if n > main:
                 body(("", main), [], n - main)
+            self.exact = before
 
         loops(0, {}, {})
         self.reduced.clear()
+
+    def group_bounds(
+        self, group: Group, k: int, outer: Point, point: dict[int, Coordinate], end: int
+    ) -> tuple[Bounds, bool]:
+        """Bounds for the loop over dimension `order[k]` that leave out what the mask does, and whether they leave out
+        all of that."""
+        mask, d = group.domain.mask, group.order[k]
+        if not isinstance(mask, AffineMap):
+            return ("", ""), False
+        later = group.order[k + 1 :]
+        if any(mask.strides[len(outer) + other] for other in later):
+            return ("", ""), False
+        at = (*outer, *(point.get(other, ("", 0)) for other in range(len(group.extents))))
+        return self.bounds(mask, len(outer) + d, at, end, group.block[d]), d != group.lanes and group.block[d] == 1
+
+    def bounds(self, mask: AffineMap, axis: int, at: Point, end: int, step: int) -> Bounds:
+        """Where to begin or end along an axis, so that the mask holds somewhere in each step."""
+        slope = mask.strides[axis]
+        if abs(slope) != 1:
+            return "", ""
+        rest = AffineMap(mask.offset, (*mask.strides[:axis], 0, *mask.strides[axis + 1 :]))
+        total, zero = self.index(rest, at), self.integer(0)
+        if slope == -1:
+            last = self.add(f"arith.addi {total}, {self.integer(1)} : index")
+            return "", self.add(f"arith.minsi {last}, {self.integer(end)} : index")
+        first = self.add(f"arith.maxsi {self.add(f'arith.subi {zero}, {total} : index')}, {zero} : index")
+        if step > 1:
+            first = self.add(f"arith.divui {first}, {self.integer(step)} : index")
+            first = self.add(f"arith.muli {first}, {self.integer(step)} : index")
+        return first, ""
 
     def group_budget(self, group: Group) -> int:
         reductions = sum(1 for nest in group.nests for _ in sums(nest.body))
@@ -714,13 +810,18 @@ class Function:
             if reductions and group.across:
                 for at, lanes in points:
                     self.reduce_across(group, reductions, at, lanes)
-            elif reductions:
-                with self.guarded(self.mask(nest.domain, *points[0]) if nest.domain.mask is not None else None, None):
+            elif reductions and nest.domain.mask is not None:  # the block is a single point or vector
+                with self.guarded(self.group_mask(nest, *points[0]), points[0][1]):
                     self.reduce(group, reductions, points)
+            elif reductions:
+                self.reduce(group, reductions, points)
             for at, lanes in points:
-                with self.guarded(self.mask(nest.domain, at, lanes), lanes) as mask:
+                with self.guarded(self.group_mask(nest, at, lanes), lanes) as mask:
                     result = self.number(nest.body, at, lanes)
                     self.store(result, nest.destination, at, lanes, mask)
+
+    def group_mask(self, nest: Nest, at: Point, lanes: Lanes | None) -> str | None:
+        return None if self.exact else self.mask(nest.domain, at, lanes)
 
     def pack(self, pack: Pack) -> None:
         """A copy into vectors: tiles are transposed where the source runs along another dimension."""
