@@ -122,6 +122,16 @@ class Tape:
         self.closed = True
         self._leaves.clear()
 
+    def weights(self) -> list[int]:
+        """The rows of weights 0, 1, 2..."""
+        rows = [i for i, op in enumerate(self.ops) if op == "weight"]
+        return sorted(rows, key=lambda i: self.operands[i])
+
+    def renumber(self, weights: list[int]) -> None:
+        """Let these rows be weights 0, 1, 2... instead."""
+        for number, i in enumerate(weights):
+            self.operands[i] = (number,)
+
     def needed(self) -> list[int]:
         """The rows that the outputs depend on, in order."""
         used = bytearray(len(self.ops))

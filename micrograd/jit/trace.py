@@ -16,6 +16,7 @@ from typing import Any
 
 from micrograd import ops
 from micrograd.engine import Value, topological
+from micrograd.jit.order import ranks
 from micrograd.jit.signature import Answer, answer, arguments
 from micrograd.jit.tape import LONG, Symbol, Tape
 
@@ -38,7 +39,12 @@ class Trace:
     """A tape, and how its rows meet the world.
 
     Row "input" i is number i of a call's arguments, row "weight" i is what `live[i]` holds when the call begins. The
-    outputs are the numbers for the `answer`, then those that go into `set`.
+    outputs are the numbers for the `answer`, then those that go into `set`, which has no slot whose number stays as it
+    was.
+
+    Both lists have the data of Values before the gradients, and within these what is set before what is only read, in
+    the order in which the program keeps its Values (see `order`): that of `parameters()` for those of a module among
+    the target, its arguments and what it closes over; and what is not found there as it was set or first read.
     """
 
     tape: Tape = field(default_factory=Tape)
@@ -102,10 +108,26 @@ def trace_function(
         trace.answer = answer(result, place, dtype)
         if tape.refusal:
             raise tape.refusal
-        for slot, x in changes.items():
-            trace.set.append(slot)
-            tape.outputs.append(tape.index_of(x))
+        changed = {slot: tape.index_of(x) for slot, x in changes.items()}
+    arrange(trace, changed, [function, positional, named])
     return trace
+
+
+def arrange(trace: Trace, changes: dict[Slot, int], roots: list[Any]) -> None:
+    """Number the weights by their place in memory, and add what is set to the outputs; `changes` has its rows."""
+    tape = trace.tape
+    weights = tape.weights()  # the row of each
+    row_of = dict(zip(trace.live, weights))
+    changed = {slot: row for slot, row in changes.items() if row != row_of.get(slot)}
+    rank = ranks(roots, [v for v, _ in [*changed, *trace.live]])
+
+    def place(slot: Slot) -> tuple[bool, bool, int]:
+        return slot[1] == "grad", slot not in changed, rank[slot[0]]
+
+    trace.live = sorted(trace.live, key=place)
+    tape.renumber([row_of[slot] for slot in trace.live])
+    trace.set = sorted(changed, key=place)
+    tape.outputs += [changed[slot] for slot in trace.set]
 
 
 def kind_of(result: Any) -> str:

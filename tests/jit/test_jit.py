@@ -291,7 +291,7 @@ def test_every_stage_can_be_printed():
     compiled = jit(MLP(2, [3, 1]))
     texts = {stage: compiled.ir(stage) for stage in STAGES}
     assert texts["tape"].startswith("%0 = input 0\n")
-    assert "v0[i<16] = relu(w[3i+1] + w[3i]*x[0] + w[3i+2]*x[1])" in jit(MLP(2, [16, 16, 1])).ir("loops")
+    assert "v0[i<16] = relu(w[3i+2] + w[3i]*x[0] + w[3i+1]*x[1])" in jit(MLP(2, [16, 16, 1])).ir("loops")
     assert "func.func @main(%x: memref<2xf32>, %w: memref<13xf32>, %y: memref<1xf32>)" in texts["mlir"]
     assert "llvm.fmul" in texts["llvm-dialect"]
     assert texts["llvm-dialect"] == str(compiled)

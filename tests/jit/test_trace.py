@@ -92,8 +92,8 @@ def test_what_is_set_comes_after_the_results():
         return [y, y]
 
     trace = trace_of(step, 1)
-    assert trace.set == [(w, "grad"), (w, "data")]
-    assert interpret(trace, [3.0]) == [6.0, 6.0, 3.0, 0.5]
+    assert trace.set == [(w, "data"), (w, "grad")]
+    assert interpret(trace, [3.0]) == [6.0, 6.0, 0.5, 3.0]
     assert trace.answer([6.0, 7.0, 3.0, 0.5]) == [6.0, 7.0]
     assert (w.data, w.grad) == (2.0, 0)
 
