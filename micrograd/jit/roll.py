@@ -55,14 +55,12 @@ from micrograd.jit.nests import (
     dense,
     linear,
 )
-from micrograd.jit.tape import ARITY, Tape
+from micrograd.jit.tape import ABSENT, CONSTANT, INPUT, OPERATIONS, WEIGHT, Tape
 
 Bools: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
-CONSTANT, WEIGHT, INPUT = 0, 1, 2  # operations of leaves, and their classes too
-NAMES = ["constant", "weight", "input", *ARITY, "output", "sum"]
+NAMES = [*OPERATIONS, "output", "sum"]  # of leaves, which come first, the operations are the classes too
 CODE = {name: code for code, name in enumerate(NAMES)}
-ARITIES = np.array([0, 0, 0, *ARITY.values(), 1, 0])
 ADD, SUB, NEG, MUL, POW, OUTPUT, SUM = (CODE[name] for name in ["add", "sub", "neg", "mul", "pow", "output", "sum"])
 
 LETTERS = {"table": "c", "indices": "t", "temporary": "v"}  # of the names of arrays
@@ -137,23 +135,21 @@ def decode(tape: Tape) -> Rows:
 
 def columns(tape: Tape) -> Rows:
     """All rows of a tape, and a last one without meaning, which stands where there is no operand."""
-    n, outputs = len(tape.ops), len(tape.outputs)
+    codes, *operands = tape.columns()
+    n, outputs = len(codes), len(tape.outputs)
     size = n + outputs
     op = np.full(size + 1, OUTPUT, np.int64)
-    op[:n] = np.fromiter(map(CODE.__getitem__, tape.ops), np.int64, n)
-    flat = np.fromiter(itertools.chain(itertools.chain.from_iterable(tape.operands), tape.outputs), np.int64)
-    arity = ARITIES[op[:-1]]
-    entries = np.maximum(arity, 1)
-    first = np.cumsum(entries) - entries
-    a, b, c = (np.full(size + 1, size) for _ in range(3))
-    for column, k in zip((a, b, c), range(3)):
-        taken = np.flatnonzero(arity > k)
-        column[taken] = flat[first[taken] + k]
+    op[:n] = codes
     number = np.zeros(size + 1, np.int64)
-    number[:-1] = np.where(arity == 0, flat[first], 0)
+    leaf = codes <= INPUT
+    number[:n][leaf] = operands[0][leaf]
     number[n:-1] = np.arange(outputs)
+    a, b, c = (np.full(size + 1, size) for _ in range(3))
+    for column, rows in zip((a, b, c), operands):
+        column[:n] = np.where((rows == ABSENT) | leaf, size, rows)
+    a[n:-1] = tape.outputs
     value = np.zeros(size + 1)
-    constants = np.flatnonzero(op[:-1] == CONSTANT)
+    constants = np.flatnonzero(op == CONSTANT)
     value[constants] = np.array(tape.constants)[number[constants]]
     return Rows(op, a, b, c, number, value)
 

@@ -20,10 +20,15 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from micrograd import ops
 from micrograd.engine import Value
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Integers: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 PACKAGE = str(Path(__file__).parent.parent)
 
@@ -37,7 +42,11 @@ ARITY = {
     **dict.fromkeys(["lt", "le", "gt", "ge", "eq", "ne"], 2),
 }
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
-LEAVES = ("input", "weight", "constant")
+LEAVES = ("constant", "weight", "input")
+OPERATIONS = (*LEAVES, *ARITY)  # a row's code is a place in here
+CODE = {op: code for code, op in enumerate(OPERATIONS)}
+CONSTANT, WEIGHT, INPUT = range(3)
+ABSENT = -1  # stands for an operand that an operation does not have
 LONG = 4000  # rows: more become several functions
 
 
@@ -54,62 +63,109 @@ def user_line() -> str:
 
 
 class Tape:
-    """Columns of equal length: `ops[i]`, and `operands[i]`, the numbers of earlier rows (for a leaf, which one it is).
+    """Columns of equal length: of row i `codes[i]` is the operation, a place in `OPERATIONS`, and `first[i]`,
+    `second[i]` and, for the few that have one, `third[i]` are its operands, the numbers of earlier rows.
 
-    Leaves are "input" i, "weight" i (a live Value) and "constant", whose number stands in `constants`.
+    Leaves are "input" i, "weight" i (a live Value) and "constant", whose number stands in `constants`; `first` tells
+    which one it is. `ops` and `operands` show the same by name and as tuples.
     """
 
     def __init__(self) -> None:
-        self.ops: list[str] = []
-        self.operands: list[tuple[int, ...]] = []
+        self.codes: list[int] = []
+        self.first: list[int] = []
+        self.second: list[int] = []  # ABSENT where an operation has one operand
+        self.third: dict[int, int] = {}
         self.constants: list[float] = []
         self.outputs: list[int] = []
         self.closed = False  # once its trace is over
         self.refusal: TraceError | None = None  # the first one, which the traced code may have caught
-        self._leaves: dict[tuple[str, Any], Symbol] = {}
+        self._leaves: dict[tuple[int, int], int] = {}  # the rows of inputs and weights
+        self._numbers: dict[Any, int] = {}  # the rows of constants, by their number, or as `constant_row` says
+        self._named: tuple[list[str], list[tuple[int, ...]]] = [], []
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def ops(self) -> list[str]:
+        """The operation of each row by name. A list that is made anew when the tape has grown: not to be changed."""
+        return self._by_name()[0]
+
+    @property
+    def operands(self) -> list[tuple[int, ...]]:
+        """The operands of each row; for a leaf, which one it is. As `ops`."""
+        return self._by_name()[1]
+
+    def _by_name(self) -> tuple[list[str], list[tuple[int, ...]]]:
+        ops, operands = self._named
+        if len(ops) != len(self.codes):
+            ops = [OPERATIONS[code] for code in self.codes]
+            operands = [(a,) if b == ABSENT else (a, b) for a, b in zip(self.first, self.second)]
+            for i, c in self.third.items():
+                operands[i] += (c,)
+            self._named = ops, operands
+        return ops, operands
 
     def append(self, op: str, *operands: Any) -> Symbol:
         """A new row; operands are Symbols of this tape or plain numbers, which become constants."""
         if ARITY.get(op) != len(operands):
             raise TypeError(f"the operation {op!r} with {len(operands)} operands can't be compiled")
-        return self.row(op, tuple(self.index_of(x) for x in operands))
+        rows = [self.index_of(x) for x in operands]
+        return Symbol(self, self.row(CODE[op], *rows))
 
-    def row(self, op: str, operands: tuple[int, ...]) -> Symbol:
-        """A new row whose operands are rows."""
+    def row(self, code: int, a: int, b: int = ABSENT, c: int = ABSENT) -> int:
+        """The number of a new row, whose operands are rows."""
         if self.closed:
             self.refuse("a traced number is used after its trace was over; return it instead")
-        self.ops.append(op)
-        self.operands.append(operands)
-        return Symbol(self, len(self.ops) - 1)
+        i = len(self.codes)
+        self.codes.append(code)
+        self.first.append(a)
+        self.second.append(b)
+        if c != ABSENT:
+            self.third[i] = c
+        return i
 
-    def _leaf(self, op: str, key: Any, number: int) -> Symbol:
-        if (op, key) not in self._leaves:
-            self._leaves[op, key] = self.row(op, (number,))
-        return self._leaves[op, key]
+    def leaf_row(self, code: int, number: int) -> int:
+        """The row of an input or of a weight; there is one of each."""
+        i = self._leaves.get((code, number))
+        if i is None:
+            i = self._leaves[code, number] = self.row(code, number)
+        return i
 
-    def input(self, i: int) -> Symbol:
-        return self._leaf("input", i, i)
-
-    def weight(self, i: int) -> Symbol:
-        return self._leaf("weight", i, i)
-
-    def constant(self, x: Any) -> Symbol:
+    def constant_row(self, x: Any) -> int:
+        """The row of a number; there is one of each, but 0.0 is not -0.0, and nan is nan."""
+        if (x.__class__ is float and x) or x.__class__ is int:
+            i = self._numbers.get(x)
+            if i is not None:
+                return i
         try:
             number = float(ops.number(x))
         except (TypeError, ValueError, OverflowError) as error:
             self.refuse(f"{x!r:.60} is not a number that can be compiled ({error})")
-        symbol = self._leaf("constant", number.hex(), len(self.constants))  # hex: 0.0 is not -0.0, and nan is nan
-        if self.operands[symbol.index][0] == len(self.constants):
+        key = number if number == number and number.hex() != "-0x0.0p+0" else number.hex()
+        i = self._numbers.get(key)
+        if i is None:
+            i = self._numbers[key] = self.row(CONSTANT, len(self.constants))
             self.constants.append(number)
-        return symbol
+        return i
+
+    def input(self, i: int) -> Symbol:
+        return Symbol(self, self.leaf_row(INPUT, i))
+
+    def weight(self, i: int) -> Symbol:
+        return Symbol(self, self.leaf_row(WEIGHT, i))
+
+    def constant(self, x: Any) -> Symbol:
+        return Symbol(self, self.constant_row(x))
 
     def index_of(self, x: Any) -> int:
         """The row of a Symbol of this tape, or of a number."""
         if x.__class__ is not Symbol:
-            return self.constant(x).index
+            return self.constant_row(x)
         if x.tape is not self:
             self.refuse("a traced number of another, finished trace is used")
-        return x.index
+        row: int = x.index
+        return row
 
     def refuse(self, message: str) -> NoReturn:
         """Raise a TraceError that starts with the user's line."""
@@ -118,34 +174,48 @@ class Tape:
         raise error
 
     def close(self) -> None:
-        """Take no more rows, and let go of the symbols, which refer to the tape in a circle."""
+        """Take no more rows."""
         self.closed = True
-        self._leaves.clear()
+
+    def columns(self) -> tuple[Integers, Integers, Integers, Integers]:
+        """Codes and operands as arrays; ABSENT where there is no operand."""
+        import numpy as np
+
+        codes, a, b = (np.array(column, np.int64) for column in (self.codes, self.first, self.second))
+        c = np.full(len(codes), ABSENT, np.int64)
+        c[list(self.third)] = list(self.third.values())
+        return codes, a, b, c
 
     def weights(self) -> list[int]:
         """The rows of weights 0, 1, 2..."""
-        rows = [i for i, op in enumerate(self.ops) if op == "weight"]
-        return sorted(rows, key=lambda i: self.operands[i])
+        rows = [i for i, code in enumerate(self.codes) if code == WEIGHT]
+        return sorted(rows, key=self.first.__getitem__)
 
     def renumber(self, weights: list[int]) -> None:
         """Let these rows be weights 0, 1, 2... instead."""
         for number, i in enumerate(weights):
-            self.operands[i] = (number,)
+            self.first[i] = number
+            self._leaves[WEIGHT, number] = i
+        self._named = [], []
 
     def needed(self) -> list[int]:
         """The rows that the outputs depend on, in order."""
-        used = bytearray(len(self.ops))
+        used = bytearray(len(self.codes))
         for i in self.outputs:
             used[i] = 1
-        for i in range(len(self.ops) - 1, -1, -1):
-            if used[i] and self.ops[i] not in LEAVES:
-                for operand in self.operands[i]:
-                    used[operand] = 1
+        codes, first, second, third = self.codes, self.first, self.second, self.third
+        for i in range(len(used) - 1, -1, -1):
+            if used[i] and codes[i] >= len(LEAVES):
+                used[first[i]] = 1
+                if second[i] != ABSENT:
+                    used[second[i]] = 1
+                if i in third:
+                    used[third[i]] = 1
         return [i for i, is_used in enumerate(used) if is_used]
 
     def small_integer(self, i: int) -> int | None:
         """The number of row i where that is a constant integer of at most 16 in size."""
-        x = self.constants[self.operands[i][0]] if self.ops[i] == "constant" else math.nan
+        x = self.constants[self.first[i]] if self.codes[i] == CONSTANT else math.nan
         return int(x) if abs(x) <= 16 and x.is_integer() else None
 
     def __str__(self) -> str:
@@ -153,7 +223,7 @@ class Tape:
         for i, (op, operands) in enumerate(zip(self.ops, self.operands)):
             if op == "constant":
                 shown = repr(self.constants[operands[0]])
-            elif op in ("input", "weight"):
+            elif op in LEAVES:
                 shown = str(operands[0])
             else:
                 shown = ", ".join(f"%{j}" for j in operands)
@@ -173,13 +243,26 @@ def operation(op: str) -> Callable[..., Any]:
 
 
 def operator(op: str, reflected: bool = False) -> Callable[[Any, Any], Any]:
-    """The same for an operator of two operands, which is what most of a tape is written by."""
+    """The same for an operator of two operands, in haste: they write most of what plain numbers do."""
+    code, new = CODE[op], object.__new__
 
     def write(x: Symbol, other: Any) -> Any:
-        if isinstance(other, Value):
+        tape, i = x.tape, x.index
+        if other.__class__ is Symbol and other.tape is tape:
+            j = other.index
+        elif isinstance(other, Value):
             return NotImplemented
-        i, j = x.index, x.tape.index_of(other)
-        return x.tape.row(op, (j, i) if reflected else (i, j))
+        else:
+            j = tape.index_of(other)
+        if tape.closed:
+            tape.row(code, i, j)  # refuses
+        codes = tape.codes
+        y = new(Symbol)
+        y.tape, y.index = tape, len(codes)
+        codes.append(code)
+        tape.first.append(j if reflected else i)
+        tape.second.append(i if reflected else j)
+        return y
 
     return write
 
@@ -218,7 +301,7 @@ class Symbol:
 
     def is_truth(self) -> bool:
         """Does it stand for a truth value?"""
-        return self.tape.ops[self.index] in COMPARISONS
+        return OPERATIONS[self.tape.codes[self.index]] in COMPARISONS
 
     def __eq__(self, other: object) -> Any:
         return equal(self, other) if isinstance(other, (Symbol, int, float)) else NotImplemented
@@ -249,4 +332,4 @@ class Symbol:
     __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __divmod__ = __rdivmod__ = _no_operation
 
     def __repr__(self) -> str:
-        return f"Symbol(%{self.index} = {self.tape.ops[self.index]})"
+        return f"Symbol(%{self.index} = {OPERATIONS[self.tape.codes[self.index]]})"
