@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micrograd import ops
+from micrograd.jit import boxes, classes
 from micrograd.jit import roll as stage
 from micrograd.jit.nests import Access, Apply, Block, Nest, Sum, check, interpret
 from micrograd.jit.roll import roll
@@ -264,7 +265,7 @@ def test_long_chains_are_no_deep_expressions():
         rows = [ops.sin(v) for v in rows]
     tape = p.give(rows)
     program = assert_same(tape, *numbers(tape))
-    assert max(map(depth, program.statements())) <= stage.DEEPEST + 4
+    assert max(map(depth, program.statements())) <= classes.DEEPEST + 4
 
 
 def depth(x):
@@ -302,12 +303,12 @@ def test_columns_are_looked_at_a_bounded_number_of_times(monkeypatch):
     def looked_at(rows):
         seen = []
 
-        def counting(places, original=stage.arrangement):
+        def counting(places, original=boxes.arrangement):
             seen.append(places.size)
             return original(places)
 
         with monkeypatch.context() as patch:
-            patch.setattr(stage, "arrangement", counting)
+            patch.setattr(boxes, "arrangement", counting)
             tape = programs.moons(rows=rows, hidden=(8, 8))
             roll(tape)
         return sum(seen) / len(tape.ops)

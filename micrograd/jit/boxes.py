@@ -1,0 +1,136 @@
+"""Boxes: coordinates for rows in which what they read and write are affine maps.
+
+What comes in: places, a row for each row of a class and a column for each of its operands. What goes out: coordinates
+in a box, a mask of that box if it is not full, and the maps.
+
+    >>> places = np.array([[10, 0], [11, 0], [12, 0], [20, 1], [21, 1], [22, 1]])
+    >>> found = next(arrangements(places))
+    >>> found.extents
+    (2, 3)
+    >>> affine_fit(found.coordinates, places)
+    [AffineMap(offset=10, strides=(10, 1)), AffineMap(offset=0, strides=(1, 0))]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from micrograd.jit.graph import Bools
+from micrograd.jit.nests import AffineMap, Integers
+
+FILL = 4  # a masked box may have so many times the points that are in use
+
+
+class IrregularError(Exception):
+    """There is no nest for these rows."""
+
+
+@dataclass
+class Arrangement:
+    """Coordinates for some rows in a box, and the mask of the box as extents and coefficients of an inequality."""
+
+    coordinates: Integers  # a row for each, a column for each dimension
+    extents: tuple[int, ...]
+    mask: AffineMap | Bools | None = None
+
+
+def perfect(places: Integers) -> tuple[list[int], Integers]:
+    """The extents, outermost first, of the inner dimensions in which the rows run evenly, and the rows where these
+    begin: one row alone if they are all of it."""
+    extents: list[int] = []
+    while len(places) > 1:
+        uneven = np.flatnonzero((np.diff(places, axis=0) != places[1] - places[0]).any(1)) + 1
+        length = int(np.gcd.reduce(uneven, initial=len(places)))
+        if length == 1:
+            break
+        extents.insert(0, length)
+        places = places[::length]
+    return extents, places
+
+
+def triangle(places: Integers) -> tuple[tuple[int, int], Integers, AffineMap | Bools] | None:
+    """Runs of unequal length that begin evenly: extents, coordinates and mask of the box around them."""
+    n = len(places)
+    if n < 3:
+        return None
+    breaks = np.flatnonzero((np.diff(places, axis=0) != places[1] - places[0]).any(1)) + 1
+    begin = np.concatenate([[0], breaks])
+    length = np.diff(np.append(begin, n))
+    if len(begin) < 2 or len(begin) * int(length.max()) > FILL * n or len(perfect(places[begin])[0]) != 1:
+        return None
+    if perfect(places[begin])[0] != [len(begin)]:
+        return None
+    run = np.repeat(np.arange(len(begin)), length)
+    inside = np.arange(n) - begin[run]
+    extents = (len(begin), int(length.max()))
+    steps = np.diff(length)
+    if not (steps == steps[0]).all():
+        mask: AffineMap | Bools = np.arange(extents[1]) < length[:, None]
+        return extents, np.stack([run, inside], 1), mask
+    slope = int(steps[0])
+    if slope == -1:  # as the upper triangle it is: the second coordinate no longer counts from the diagonal
+        return (extents[0], int((run + inside).max()) + 1), np.stack([run, run + inside], 1), AffineMap(0, (-1, 1))
+    return extents, np.stack([run, inside], 1), AffineMap(int(length[0]) - 1, (slope, -1))
+
+
+def grid(extents: Sequence[int]) -> Integers:
+    """The coordinates of all points of a box, in row-major order: a row for each."""
+    return np.indices(tuple(extents)).reshape(len(extents), -1).T if extents else np.zeros((1, 0), np.int64)
+
+
+def arrangement(places: Integers) -> Arrangement | None:
+    """Coordinates in which all columns of `places` are affine, if its rows are in the order of a box or a triangle."""
+    extents, outer = perfect(places)
+    if len(outer) <= 1:
+        return Arrangement(grid(extents), tuple(extents))
+    found = triangle(outer)
+    if found is None:
+        return None
+    sizes, corner, mask = found
+    inner = grid(extents)
+    coordinates = np.concatenate([np.repeat(corner, len(inner), 0), np.tile(inner, (len(corner), 1))], 1)
+    if isinstance(mask, AffineMap):
+        mask = AffineMap(mask.offset, (*mask.strides, *[0] * len(extents)))
+    else:
+        mask = np.broadcast_to(mask.reshape(*sizes, *[1] * len(extents)), (*sizes, *extents))
+    return Arrangement(coordinates, (*sizes, *extents), mask)
+
+
+def arrangements(places: Integers) -> Iterator[Arrangement]:
+    """Coordinates for rows in whatever order: that of the trace, its reverse, or one by the columns."""
+    n, columns = places.shape
+    orders = [np.arange(n), np.arange(n)[::-1]]
+    varying = [k for k in range(columns) if (places[:, k] != places[0, k]).any()] if n else []
+    found = None
+    for attempt in range(2 + min(len(varying), 4)):
+        if attempt < 2:
+            order = orders[attempt]
+        else:
+            keys = varying[attempt - 2 :] + varying[: attempt - 2]
+            order = np.lexsort([places[:, k] for k in reversed(keys)])
+        found = arrangement(places[order])
+        if found is not None:
+            coordinates = np.empty_like(found.coordinates)
+            coordinates[order] = found.coordinates
+            yield Arrangement(coordinates, found.extents, found.mask)
+
+
+def affine_fit(coordinates: Integers, places: Integers) -> list[AffineMap | None]:
+    """For each column of `places` the affine map of the coordinates that it is, exactly, or None."""
+    n, dimensions = coordinates.shape
+    varies = (coordinates != coordinates[:1]).any(0) if n else np.zeros(dimensions, bool)
+    sample = np.unique(np.concatenate([np.arange(min(n, 32)), np.arange(0, n, max(1, n // 64)), [n - 1]]))
+    # evenly spaced rows alone might never leave the face of a box: step by something without factors in common
+    sample = np.unique(np.concatenate([sample, np.arange(64) * 7919 % n]))
+    system = np.concatenate([np.ones((len(sample), 1)), coordinates[sample][:, varies]], 1)
+    solution = np.rint(np.linalg.lstsq(system, places[sample].astype(np.float64), rcond=None)[0]).astype(np.int64)
+    exact = (solution[0] + coordinates[:, varies] @ solution[1:] == places).all(0)
+    strides = np.zeros((dimensions, places.shape[1]), np.int64)
+    strides[varies] = solution[1:]
+    return [
+        AffineMap(int(solution[0, k]), tuple(strides[:, k].tolist())) if exact[k] else None
+        for k in range(places.shape[1])
+    ]

@@ -1,0 +1,160 @@
+"""Rows that are alike: isomorphism classes, and which of them are part of the expression of another.
+
+What comes in: a `Graph`. What goes out: the class of each of its rows, and a `Fusion`. Where the rows of a class stand
+in a box is left to `layout`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from micrograd.jit.graph import CONSTANT, INPUT, MUL, POW, SUM, WEIGHT, Graph, edge_owners
+from micrograd.jit.nests import Integers
+
+UNROLLED = 3  # at most so many terms of a class are written one by one; more are a reduction
+DEEPEST = 32  # at most so many operations, one inside the other, are fused into one expression
+
+
+@dataclass
+class Classes:
+    """The isomorphism class of each row; the rows of class c are `members[start[c]:start[c + 1]]`, in trace order."""
+
+    of: Integers
+    op: list[int]
+    members: Integers
+    start: Integers
+
+    def rows(self, c: int) -> Integers:
+        return self.members[self.start[c] : self.start[c + 1]]
+
+
+def classify(graph: Graph) -> Classes:
+    """Isomorphism classes, numbered so that each comes after those of its operands; the leaves' are 0, 1 and 2.
+
+    The keys are exact, not hashes of what they stand for. Sums of one term, which are that plus a number or times one,
+    are not of a class with longer ones. Of `graph`, the operands of products and the terms of sums
+    are put into the order of their classes.
+    """
+    of = [0] * len(graph.op)
+    table: dict[Any, int] = {}
+    class_op = [CONSTANT, WEIGHT, INPUT]
+    class_of = of.__getitem__
+    op, start, operand = graph.op.tolist(), graph.start.tolist(), graph.operand.tolist()
+    for i in np.flatnonzero(graph.live).tolist():
+        o = op[i]
+        if o <= INPUT:
+            of[i] = o
+            continue
+        first, last = start[i], start[i + 1]
+        key: Any
+        if o == SUM and last - first > 1:
+            key = frozenset(map(class_of, operand[first:last]))
+        elif o == POW and op[operand[first + 1]] == CONSTANT:
+            key = (POW, of[operand[first]], float(graph.value[operand[first + 1]]))
+        elif last - first == 2:
+            x, y = of[operand[first]], of[operand[first + 1]]
+            key = (y << 32 | x if o == MUL and x > y else x << 32 | y) << 6 | o  # the operation tells how many operands
+        elif last - first == 1:
+            key = of[operand[first]] << 6 | o
+        else:
+            key = (o, *map(class_of, operand[first:last]))
+        c = table.get(key)
+        if c is None:
+            c = table[key] = len(class_op)
+            class_op.append(o)
+        of[i] = c
+    classes = np.array(of, np.int64)
+    by_class(graph, classes)
+    live = np.flatnonzero(graph.live)
+    members = live[np.argsort(classes[live], kind="stable")]
+    starts = np.searchsorted(classes[members], np.arange(len(class_op) + 1))
+    return Classes(classes, class_op, members, starts)
+
+
+def by_class(graph: Graph, classes: Integers) -> None:
+    """Put the operands of products and sums into the order of their classes."""
+    owner = edge_owners(graph)
+    commutes = (graph.op[owner] == SUM) | (graph.op[owner] == MUL)
+    slot = np.arange(len(owner)) - graph.start[owner]
+    key = np.where(commutes, classes[graph.operand], slot)
+    order = np.argsort(owner * (int(key.max(initial=0)) + 1) + key, kind="stable")
+    graph.operand, graph.coefficient = graph.operand[order], graph.coefficient[order]
+
+
+@dataclass
+class Fusion:
+    """Which classes are part of the expression of the only class that reads them, for each class: which one that is
+    or -1; the classes fused into it; how many operands its whole expression has; whether that holds a reduction."""
+
+    into: list[int]
+    parts: list[list[int]]
+    work: list[int]
+    reduces: list[bool]
+
+
+def fuse(graph: Graph, classes: Classes) -> Fusion:
+    """A class is fused where each of its rows has one use, all of them at the same place of one other class.
+
+    A reduction is not fused into the terms of another: it would run again for each of its points or, if not, hide
+    that both are contractions. A class of one row is fused only if it has a reduction in it: it would gain nothing, as
+    scalar statements are no expressions.
+    """
+    many = len(classes.op)
+    is_reduction = reductions(graph, classes)
+    reduces = list(is_reduction)
+    alone = (np.diff(classes.start) == 1).tolist()
+    work = np.bincount(classes.of[edge_owners(graph)], minlength=many).tolist()
+    depth, into = [1] * many, [-1] * many
+    parts: list[list[int]] = [[] for _ in range(many)]
+    for c, reader in only_readers(graph, classes):
+        if is_reduction[reader] and reduces[c] or alone[c] and not reduces[c]:
+            continue
+        if depth[c] >= DEEPEST or len(parts[c]) + len(parts[reader]) >= 2 * DEEPEST:
+            continue
+        into[c] = reader
+        parts[reader] += [c, *parts[c]]
+        work[reader] += work[c]
+        reduces[reader] = reduces[reader] or reduces[c]
+        depth[reader] = max(depth[reader], depth[c] + 1)
+    return Fusion(into, parts, work, reduces)
+
+
+def by_operation(classes: Classes) -> tuple[Integers, Integers]:
+    """The rows that are no leaves, class by class, and where among them each class that is none begins."""
+    begin = classes.start[INPUT + 1]
+    return classes.members[begin:], classes.start[INPUT + 1 : -1] - begin
+
+
+def reductions(graph: Graph, classes: Classes) -> list[bool]:
+    """For each class whether it is of sums of many terms of a class, or of unequal numbers of terms."""
+    rows, starts = by_operation(classes)
+    if not len(rows):
+        return [False] * len(classes.op)
+    owner, of = edge_owners(graph), classes.of[graph.operand]
+    begins = np.flatnonzero(np.append(True, (of[1:] != of[:-1]) | (owner[1:] != owner[:-1]))[: len(of)])
+    longest = np.zeros(len(graph.op), np.int64)
+    np.maximum.at(longest, owner[begins], np.diff(np.append(begins, len(owner))))
+    ragged = np.minimum.reduceat(graph.count[rows], starts) != np.maximum.reduceat(graph.count[rows], starts)
+    is_sum = np.array(classes.op[INPUT + 1 :]) == SUM
+    many = np.maximum.reduceat(longest[rows], starts) > UNROLLED
+    return [False] * (INPUT + 1) + [bool(flag) for flag in is_sum & (many | ragged)]
+
+
+def only_readers(graph: Graph, classes: Classes) -> Iterator[tuple[int, int]]:
+    """The classes whose rows have one use each, all at the same place of one other class; and that one."""
+    rows, starts = by_operation(classes)
+    if not len(rows):
+        return
+    owner = edge_owners(graph)
+    uses = np.bincount(graph.operand, minlength=len(graph.op))
+    place = np.where(graph.op[owner] == SUM, 0, np.arange(len(owner)) - graph.start[owner])
+    reader, at = np.full(len(graph.op), -1), np.zeros(len(graph.op), np.int64)
+    reader[graph.operand], at[graph.operand] = classes.of[owner], place
+    single = uses[rows[starts]] == 1
+    for column in (uses, reader, at):
+        single &= np.minimum.reduceat(column[rows], starts) == np.maximum.reduceat(column[rows], starts)
+    yield from zip((np.flatnonzero(single) + INPUT + 1).tolist(), reader[rows[starts[single]]].tolist())

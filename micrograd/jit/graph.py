@@ -1,0 +1,223 @@
+"""The graph that loops are looked for in: a tape without its dead rows, in which chains of additions are sums.
+
+What comes in: a `Tape`. What goes out: a `Graph` of rows that are numbered as they were traced. Which rows are alike
+is left to `classes`.
+
+    >>> from micrograd.jit.tape import Tape
+    >>> tape = Tape()
+    >>> a, b, c = (tape.input(i) for i in range(3))
+    >>> tape.outputs.append((a + (b - 2.0 * c)).index)
+    >>> graph = flatten(decode(tape))
+    >>> [NAMES[op] for op, live in zip(graph.op, graph.live) if live]
+    ['input', 'input', 'input', 'sum', 'output']
+    >>> graph.coefficient.tolist()
+    [1.0, -2.0, 1.0, 1.0]
+
+Nothing is folded that depends on a number, except that x + 0 is x: the sign of a zero may differ for that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from micrograd.jit.nests import Floats, Integers
+from micrograd.jit.tape import ABSENT, CONSTANT, INPUT, OPERATIONS, WEIGHT, Tape
+
+Bools: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
+
+__all__ = ["CONSTANT", "INPUT", "WEIGHT", "Graph", "Rows", "decode", "flatten"]
+
+NAMES = [*OPERATIONS, "output", "sum"]  # of leaves, which come first, the operations are the classes too
+CODE = {name: code for code, name in enumerate(NAMES)}
+ADD, SUB, NEG, MUL, POW, OUTPUT, SUM = (CODE[name] for name in ["add", "sub", "neg", "mul", "pow", "output", "sum"])
+
+PEELED = 8  # at most so many constant factors, one inside the other, are moved into one coefficient
+
+
+@dataclass
+class Rows:
+    """A tape as columns: operations, their operands (the number of rows where there is none), and for leaves and
+    outputs which one it is. The outputs are rows too, the last ones."""
+
+    op: Integers
+    a: Integers
+    b: Integers
+    c: Integers
+    number: Integers
+    value: Floats  # of constants
+
+
+@dataclass
+class Graph:
+    """Operations of any number of operands: those of row i are `operand[start[i]:start[i + 1]]`. A row of operation
+    SUM is its bias plus its operands times their coefficients. Rows that are not `live` are no longer needed."""
+
+    op: Integers
+    number: Integers
+    value: Floats
+    live: Bools
+    start: Integers
+    operand: Integers
+    coefficient: Floats
+    bias: Floats
+
+    @property
+    def count(self) -> Integers:
+        return np.diff(self.start)
+
+
+def decode(tape: Tape) -> Rows:
+    """The live rows of a tape. An addition of 0 is replaced by its other operand."""
+    rows = columns(tape)
+    same = copied(rows)
+    a, b, c = same[rows.a], same[rows.b], same[rows.c]
+    size = len(rows.op) - 1
+    keep = reachable(a.tolist(), b.tolist(), c.tolist(), len(tape.ops), size)
+    new = np.full(size + 1, len(keep))
+    new[keep] = np.arange(len(keep))
+    return Rows(rows.op[keep], new[a[keep]], new[b[keep]], new[c[keep]], rows.number[keep], rows.value[keep])
+
+
+def columns(tape: Tape) -> Rows:
+    """All rows of a tape, and a last one without meaning, which stands where there is no operand."""
+    codes, *operands = tape.columns()
+    n, outputs = len(codes), len(tape.outputs)
+    size = n + outputs
+    op = np.full(size + 1, OUTPUT, np.int64)
+    op[:n] = codes
+    number = np.zeros(size + 1, np.int64)
+    leaf = codes <= INPUT
+    number[:n][leaf] = operands[0][leaf]
+    number[n:-1] = np.arange(outputs)
+    a, b, c = (np.full(size + 1, size) for _ in range(3))
+    for column, rows in zip((a, b, c), operands):
+        column[:n] = np.where((rows == ABSENT) | leaf, size, rows)
+    a[n:-1] = tape.outputs
+    value = np.zeros(size + 1)
+    constants = np.flatnonzero(op == CONSTANT)
+    value[constants] = np.array(tape.constants)[number[constants]]
+    return Rows(op, a, b, c, number, value)
+
+
+def copied(rows: Rows) -> Integers:
+    """For each row the one that it is a copy of, because it adds 0 to that; else itself."""
+    zero = (rows.op == CONSTANT) & (rows.value == 0)
+    everyone = np.arange(len(rows.op))
+    same = np.where((rows.op == ADD) & zero[rows.a], rows.b, everyone)
+    same = np.where(((rows.op == ADD) | (rows.op == SUB)) & zero[rows.b], rows.a, same)
+    copies = np.flatnonzero(same != everyone)
+    while ((further := same[same[copies]]) != same[copies]).any():
+        same[copies] = further
+    return same
+
+
+def reachable(a: list[int], b: list[int], c: list[int], first_output: int, size: int) -> Integers:
+    """The rows that the outputs, which are the last rows, are made of, and these themselves."""
+    live = bytearray(size + 1)
+    live[first_output:size] = b"\1" * (size - first_output)
+    for i in range(size - 1, -1, -1):
+        if live[i]:
+            live[a[i]] = live[b[i]] = live[c[i]] = 1
+    return np.flatnonzero(np.frombuffer(live, np.uint8)[:size])
+
+
+def flatten(rows: Rows) -> Graph:
+    """Sums of any length, made of the chains of add, sub and neg in which each result has one use."""
+    additive = np.isin(rows.op, (ADD, SUB, NEG))
+    root, sign = chains(rows, additive)
+    absorbed = root != np.arange(len(root))
+
+    sums, others = np.flatnonzero(additive), np.flatnonzero(~additive)
+    twos = sums[rows.op[sums] != NEG]
+    owner = np.concatenate([sums, twos])
+    operand = np.concatenate([rows.a[sums], rows.b[twos]])
+    coefficient = np.concatenate([np.where(rows.op[sums] == NEG, -1.0, 1.0), np.where(rows.op[twos] == SUB, -1.0, 1.0)])
+    place = np.concatenate([sums * 2, twos * 2 + 1])  # the order of the terms is that in which they were added
+    ends = ~absorbed[operand]
+    coefficient, owner = (coefficient * sign[owner])[ends], root[owner[ends]]
+    operand, place = operand[ends], place[ends]
+    peel(rows, absorbed, operand, coefficient)
+
+    fixed = rows.op[operand] == CONSTANT
+    bias = np.bincount(owner[fixed], coefficient[fixed] * rows.value[operand[fixed]], len(root)).astype(np.float64)
+    edges = [(owner[~fixed], place[~fixed], operand[~fixed], coefficient[~fixed])]
+    for k, column in enumerate((rows.a, rows.b, rows.c)):
+        with_operand = others[column[others] < len(root)]
+        edges.append((with_operand, with_operand * 2 + k, column[with_operand], np.ones(len(with_operand))))
+    owner, place, operand, coefficient = (np.concatenate(parts) for parts in zip(*edges))
+    return linked(rows, additive, owner, place, operand, coefficient, bias)
+
+
+def chains(rows: Rows, additive: Bools) -> tuple[Integers, Floats]:
+    """For each row the last one of the chain of additions that it is part of, or itself, and its sign in that one."""
+    size = len(rows.op)
+    everyone = np.arange(size)
+    uses = np.bincount(np.concatenate([rows.a, rows.b, rows.c]), minlength=size + 1)[:size]
+    consumer = np.full(size + 1, size)
+    for column in (rows.a, rows.b, rows.c):
+        consumer[column] = everyone
+    consumer = np.where(uses == 1, consumer[:size], everyone)
+    absorbed = additive & additive[consumer] & (consumer != everyone)
+    root = np.where(absorbed, consumer, everyone)
+    taken = (rows.op[consumer] == NEG) | (rows.op[consumer] == SUB) & (rows.b[consumer] == everyone)
+    sign = np.where(absorbed & taken, -1.0, 1.0)
+    while (root[root] != root).any():  # each time around, twice as far
+        sign, root = sign * sign[root], root[root]
+    return root, sign
+
+
+def peel(rows: Rows, absorbed: Bools, operand: Integers, coefficient: Floats) -> None:
+    """Move constant factors and signs of the terms of sums into their coefficients, in place."""
+    constant = np.append(rows.op == CONSTANT, False)
+    product = rows.op == MUL
+    factor_a, factor_b = product & constant[rows.a], product & constant[rows.b] & ~constant[rows.a]
+    inner = np.where(factor_a, rows.b, rows.a)
+    factor = np.where(factor_a, rows.value[np.where(factor_a, rows.a, 0)], -1.0)
+    factor = np.where(factor_b, rows.value[np.where(factor_b, rows.b, 0)], factor)
+    sign = (rows.op == NEG) & ~np.append(absorbed, False)[rows.a]
+    peelable = factor_a & ~constant[rows.b] | factor_b | sign
+    terms = np.arange(len(operand))
+    for _ in range(PEELED):
+        terms = terms[peelable[operand[terms]]]
+        combined = coefficient[terms] * factor[operand[terms]]
+        size = np.abs(combined)
+        # c1*(c2*x) may be in range where c1*c2 is not
+        safe = (np.abs(coefficient[terms]) == 1) | (size > 2.0**-500) & (size < 2.0**500)
+        terms = terms[safe]
+        coefficient[terms] = combined[safe]
+        operand[terms] = inner[operand[terms]]
+
+
+def linked(
+    rows: Rows,
+    additive: Bools,
+    owner: Integers,
+    place: Integers,
+    operand: Integers,
+    coefficient: Floats,
+    bias: Floats,
+) -> Graph:
+    """The graph of these edges, in the order of `place` for each owner, without the rows that lost all their uses."""
+    size = len(rows.op)
+    live = np.ones(size, bool)
+    while True:
+        used = np.bincount(operand, minlength=size) > 0
+        unused = live & ~used & (rows.op != OUTPUT)
+        if not unused.any():
+            break
+        live &= ~unused
+        keep = live[owner]
+        owner, place, operand, coefficient = owner[keep], place[keep], operand[keep], coefficient[keep]
+    order = np.argsort(place, kind="stable")
+    order = order[np.argsort(owner[order], kind="stable")]
+    start = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=size))])
+    op = np.where(additive, SUM, rows.op)
+    return Graph(op, rows.number, rows.value, live, start, operand[order], coefficient[order], bias)
+
+
+def edge_owners(graph: Graph) -> Integers:
+    """For each edge the row whose operand it is."""
+    return np.repeat(np.arange(len(graph.op)), graph.count)
