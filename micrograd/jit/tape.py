@@ -186,11 +186,6 @@ class Tape:
         c[list(self.third)] = list(self.third.values())
         return codes, a, b, c
 
-    def weights(self) -> list[int]:
-        """The rows of weights 0, 1, 2..."""
-        rows = [i for i, code in enumerate(self.codes) if code == WEIGHT]
-        return sorted(rows, key=self.first.__getitem__)
-
     def renumber(self, weights: list[int]) -> None:
         """Let these rows be weights 0, 1, 2... instead."""
         for number, i in enumerate(weights):

@@ -1,16 +1,13 @@
 """Tracing: a Value's graph, or a function run once on symbols, written on a tape.
 
 What comes in: a `Value`; or a function, and arguments whose numbers are symbols. What goes out: a `Trace`, the tape
-with the Values that each call reads and sets. No operation is known here by more than its name: the engine's own
-arithmetic does the writing, its `backward()` included, since data and gradient of a Value may be a `Symbol`.
+with the Values that each call reads and sets. How Values come to write on a tape is told in `values`.
 """
 
 from __future__ import annotations
 
 import operator
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +16,9 @@ from micrograd.engine import Value, topological
 from micrograd.jit.order import ranks
 from micrograd.jit.signature import Answer, answer, arguments
 from micrograd.jit.tape import LONG, Symbol, Tape
+from micrograd.jit.values import Outside, Slot, patched_classes, tracing, values_on
+
+__all__ = ["Slot", "Trace", "patched_classes", "trace_function", "trace_value", "tracing", "values_on"]
 
 # What an operation of the engine does to data, where it is not the function of `ops` of the same name.
 ON_DATA: dict[str, Callable[..., Any]] = {
@@ -30,8 +30,6 @@ ON_DATA: dict[str, Callable[..., Any]] = {
     "ReLU": ops.relu,
     **{name: getattr(ops, name) for name in (*ops.OF_ONE[1:], "maximum", "minimum", "where")},
 }
-
-Slot = tuple[Value, str]  # a Value from outside, and which of its numbers: "data" or "grad"
 
 
 @dataclass
@@ -58,7 +56,7 @@ class Trace:
     def in_memory(self) -> bool:
         """Whether the function works on buffers; else it takes nothing and returns its number."""
         alone = not (self.inputs or self.live or self.set) and len(self.tape.outputs) == 1 and self.returns == "number"
-        return not alone or len(self.tape.ops) > LONG
+        return not alone or len(self.tape) > LONG
 
 
 def trace_value(root: Value) -> Trace:
@@ -100,7 +98,7 @@ def trace_function(
         tape.outputs.append(tape.index_of(symbol))
         return len(tape.outputs) - 1
 
-    with values_on(trace) as changes:
+    with values_on(tape) as outside:
         numbers = iter([number(tape.input(i)) for i in range(inputs)])
         positional, named = (arguments(key, numbers) for key in keys)
         result = function(*positional, **named)
@@ -108,26 +106,23 @@ def trace_function(
         trace.answer = answer(result, place, dtype)
         if tape.refusal:
             raise tape.refusal
-        changed = {slot: tape.index_of(x) for slot, x in changes.items()}
-    arrange(trace, changed, [function, positional, named])
+        del result  # and all that it was made of, while the garbage collector rests
+    arrange(trace, outside, [function, positional, named])
     return trace
 
 
-def arrange(trace: Trace, changes: dict[Slot, int], roots: list[Any]) -> None:
-    """Number the weights by their place in memory, and add what is set to the outputs; `changes` has its rows."""
-    tape = trace.tape
-    weights = tape.weights()  # the row of each
-    row_of = dict(zip(trace.live, weights))
-    changed = {slot: row for slot, row in changes.items() if row != row_of.get(slot)}
-    rank = ranks(roots, [v for v, _ in [*changed, *trace.live]])
+def arrange(trace: Trace, outside: Outside, roots: list[Any]) -> None:
+    """Number the weights by their place in memory, and add what is set to the outputs."""
+    changes = outside.changes()
+    rank = ranks(roots, [v for v, _ in [*changes, *outside.live]])
 
     def place(slot: Slot) -> tuple[bool, bool, int]:
-        return slot[1] == "grad", slot not in changed, rank[slot[0]]
+        return slot[1] == "grad", slot not in changes, rank[slot[0]]
 
-    trace.live = sorted(trace.live, key=place)
-    tape.renumber([row_of[slot] for slot in trace.live])
-    trace.set = sorted(changed, key=place)
-    tape.outputs += [changed[slot] for slot in trace.set]
+    trace.live = sorted(outside.live, key=place)
+    trace.tape.renumber([outside.weights[slot] for slot in trace.live])
+    trace.set = sorted(changes, key=place)
+    trace.tape.outputs += [changes[slot] for slot in trace.set]
 
 
 def kind_of(result: Any) -> str:
@@ -137,77 +132,3 @@ def kind_of(result: Any) -> str:
     if isinstance(result, list) and all(isinstance(y, Value) for y in result):
         return "list"
     return "other"
-
-
-SLOTS = {name: Value.__dict__[name] for name in ("data", "grad")}  # as they are when nothing is traced
-_turn = threading.RLock()  # one trace at a time: it changes the class Value for everyone
-_tracing: int | None = None  # the thread whose turn it is
-
-
-def tracing() -> bool:
-    """Is this thread in the middle of a trace?"""
-    return _tracing == threading.get_ident()
-
-
-@contextmanager
-def values_on(trace: Trace) -> Iterator[dict[Slot, Any]]:
-    """For a time, let Values that this thread makes hold symbols, and Values from outside be read and set by the code.
-
-    What is assigned to a Value from outside goes into the dictionary that this gives, and is read from there: the Value
-    itself is not touched. `Value.data` and `Value.grad` become properties over the slots they replace. Other threads
-    see what they always saw.
-    """
-    global _tracing
-    with _turn:
-        me, tape = threading.get_ident(), trace.tape
-        changes: dict[Slot, Any] = {}
-        rows: dict[Slot, int] = {}
-        data, grad = SLOTS["data"].__get__, SLOTS["grad"].__get__
-
-        def restore() -> None:
-            global _tracing
-            _tracing = None
-            for name, slot in SLOTS.items():
-                if Value.__dict__[name] is not slot:  # a class may not be changed endlessly without becoming slower
-                    setattr(Value, name, slot)
-            tape.close()
-
-        def from_outside(v: Value) -> bool:
-            try:
-                return threading.get_ident() == me and data(v).__class__ is not Symbol
-            except AttributeError:  # it is being made
-                return False
-
-        def live(v: Value, name: str) -> Any:
-            if (v, name) in changes:
-                return changes[v, name]
-            if (v, name) not in rows:
-                rows[v, name] = len(trace.live)
-                trace.live.append((v, name))
-            return tape.weight(rows[v, name])
-
-        def read_data(v: Value) -> Any:
-            x = data(v)  # of Values made within the trace a symbol, and of no others
-            return x if x.__class__ is Symbol or not from_outside(v) else live(v, "data")
-
-        def read_grad(v: Value) -> Any:
-            return live(v, "grad") if from_outside(v) else grad(v)
-
-        def write(v: Value, name: str, x: Any) -> None:
-            if from_outside(v):
-                changes[v, name] = x if x.__class__ is Symbol else tape.constant(x)
-                return
-            if name == "data" and x.__class__ is not Symbol and threading.get_ident() == me:
-                x = tape.constant(x)
-            SLOTS[name].__set__(v, x)
-
-        try:
-            try:
-                _tracing = me
-                setattr(Value, "data", property(read_data, lambda v, x: write(v, "data", x)))
-                setattr(Value, "grad", property(read_grad, lambda v, x: write(v, "grad", x)))
-                yield changes
-            finally:
-                restore()
-        finally:
-            restore()  # once more, for Ctrl-C may have come just before
