@@ -9,10 +9,11 @@
     module {
       llvm.func @main(...
 
-The whole story: `trace` runs the target once on symbols, which leaves a `tape`; `emit` writes it down in MLIR; `lower`
-takes that to machine code; `native` calls it from Python. Each of them can be looked at: `fast.ir("tape")`, "mlir",
-"llvm-dialect", "llvm", "asm". Beside that way, so far, `roll` finds the loops that Python unrolled, in `nests`: "loops"
-prints them. numpy and MLIR are imported when the first thing is compiled.
+The whole story: `trace` runs the target once on symbols, which leaves a `tape`; `roll` finds the loops that Python
+unrolled, as `nests`; `schedule` decides how they run in vectors; `vector` writes that down in MLIR, as `emit` does for
+a tape without loops; `lower` takes it to machine code; `native` calls it from Python. Each of them can be looked at:
+`fast.ir("tape")`, "loops", "mlir", "llvm-dialect", "llvm", "asm"; and `fast.explain()` sums it up. numpy and MLIR are
+imported when the first thing is compiled.
 """
 
 from __future__ import annotations
@@ -21,19 +22,21 @@ import functools
 import inspect
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from micrograd.engine import Value
 from micrograd.jit import lower, native
-from micrograd.jit.emit import emit
+from micrograd.jit.emit import Emitted, emit
 from micrograd.jit.signature import ArgumentError, signature
 from micrograd.jit.tape import TraceError
 from micrograd.jit.trace import Trace, trace_function, trace_value, tracing
 from micrograd.nn import MLP, Layer, Module, Neuron
 
 if TYPE_CHECKING:
+    from micrograd.jit.nests import Program as LoopNests
     from micrograd.jit.schedule import Schedule
 
+T = TypeVar("T")
 __all__ = ["STAGES", "CompiledFunction", "CompiledModule", "CompiledValue", "TraceError", "jit"]
 
 STRAIGHT = 100  # rows of a tape: a shorter one is not searched for loops
@@ -90,40 +93,48 @@ def jit(target: Any = None, dtype: str = "f32", *, static_argnames: str | Iterab
     raise TypeError(f"jit takes a Value, a Module or a function, not {type(target).__name__}: {target!r:.60}")
 
 
-def scheduled(trace: Trace, dtype: str) -> Schedule | None:
-    """The schedule of the loop nests in a trace; None if there are none."""
-    from micrograd.jit.nests import Block
-    from micrograd.jit.roll import roll
-    from micrograd.jit.schedule import Target, schedule
-
-    program = roll(trace.tape)
-    if all(isinstance(item, Block) for item in program.items):
-        return None
-    bits, registers = lower.vector_registers()
-    return schedule(program, Target(dtype, bits // (32 if dtype == "f32" else 64), registers))
-
-
 class Program:
     """One trace and what became of it on the way to machine code."""
 
     def __init__(self, trace: Trace, dtype: str, seconds: float = 0.0):
-        start = time.perf_counter()
         self.trace, self.dtype = trace, dtype
-        self.schedule: Schedule | None = None
-        if trace.in_memory and len(trace.tape.ops) > STRAIGHT:
-            self.schedule = scheduled(trace, dtype)
-        if self.schedule:
-            from micrograd.jit import vector
-
-            emitted = vector.emit(self.schedule)
-        else:
-            emitted = emit(trace, dtype)
+        self.seconds = {"trace": seconds}
+        self.loops, self.schedule = self._find_loops()
+        emitted = self._timed("emit", self._emit)
         self.mlir = emitted.mlir
-        size = 0 if self.schedule else len(trace.tape.ops)
-        self.code = lower.MachineCode(lower.lowered(self.mlir), size)
+        module = self._timed("lower", lambda: lower.lowered(self.mlir))
+        size = len(trace.tape) if self.schedule is None else 0
+        self.code = self._timed("generate", lambda: lower.MachineCode(module, size))
         self.function = native.function(self.code, trace, dtype, emitted.temporaries)
         self.entry = native.entry(self.code, trace, dtype, emitted.temporaries)
-        self.seconds = {"trace": seconds, "compile": time.perf_counter() - start}
+
+    def _timed(self, stage: str, work: Callable[[], T]) -> T:
+        start = time.perf_counter()
+        result = work()
+        self.seconds[stage] = time.perf_counter() - start
+        return result
+
+    def _find_loops(self) -> tuple[LoopNests | None, Schedule | None]:
+        """The loop nests and, if there are any, their schedule; nothing of a tape that is too short to be searched."""
+        if not self.trace.in_memory or len(self.trace.tape) <= STRAIGHT:
+            return None, None
+        from micrograd.jit.nests import Block
+        from micrograd.jit.roll import roll
+        from micrograd.jit.schedule import Target, schedule
+
+        loops = self._timed("roll", lambda: roll(self.trace.tape))
+        if all(isinstance(item, Block) for item in loops.items):
+            return loops, None
+        bits, registers = lower.vector_registers()
+        target = Target(self.dtype, bits // (32 if self.dtype == "f32" else 64), registers)
+        return loops, self._timed("schedule", lambda: schedule(loops, target))
+
+    def _emit(self) -> Emitted:
+        if self.schedule is None:
+            return emit(self.trace, self.dtype)
+        from micrograd.jit import vector
+
+        return vector.emit(self.schedule)
 
     def __call__(self, numbers: list[float]) -> Any:
         y = self.function(numbers)
@@ -141,7 +152,7 @@ class Program:
         if stage == "loops":
             from micrograd.jit.roll import roll
 
-            return str(roll(self.trace.tape))
+            return str(self.loops or roll(self.trace.tape))
         if stage == "mlir":
             return self.mlir
         module = lower.lowered(self.mlir)
@@ -152,12 +163,10 @@ class Program:
         return lower.code_file(module, lower.ASSEMBLY, self.code.level).decode()
 
     def explain(self) -> str:
-        """What was traced, and how long it took."""
-        trace = self.trace
-        counts = f"{len(trace.tape.ops)} operations and leaves traced, {trace.inputs} numbers come in"
-        reach = f"{len(trace.live)} numbers of Values are read and {len(trace.set)} set"
-        times = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self.seconds.items())
-        return f"{counts}; {reach}; all of it straight-line code. {times}."
+        """What was found and made of it, in plain words; see `micrograd.jit.explain`."""
+        from micrograd.jit.explain import explanation
+
+        return explanation(self.trace, self.dtype, self.loops, self.schedule, self.seconds)
 
 
 class Compiled:
@@ -171,7 +180,7 @@ class Compiled:
         return self._latest().ir(stage)
 
     def explain(self) -> str:
-        """What was traced, and how long it took. RuntimeError if nothing is compiled yet."""
+        """What was found and made of it, in plain words. RuntimeError if nothing is compiled yet."""
         return self._latest().explain()
 
     def __str__(self) -> str:
