@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from micrograd.engine import Value
@@ -49,7 +50,7 @@ class ArgumentError(TypeError):
 
 def signature(x: Any, numbers: list[float], static: bool = False) -> Any:
     """The key of an argument; its numbers are appended. ArgumentError for what is none or, if `static`, unhashable."""
-    if x.__class__ is float:
+    if x.__class__ is float and not static:
         numbers.append(x)
         return "number"
     if static or x is None or isinstance(x, (str, bytes, bool)):
@@ -107,37 +108,65 @@ def arguments(key: Any, symbols: Iterator[Any]) -> Any:
     return items if kind == "list" else tuple(items)
 
 
-Answer = Callable[[list[float]], Any]
+@dataclass(frozen=True)
+class Answer:
+    """How what the trace returned is built from `y`, the numbers that a call calculates: call it with them.
+
+    By `kind`: a "number" or "truth" is element `first` of y; an "array", of a shape and a type, are those from `first`
+    on; a "list", a "tuple" and what is of "another" kind are made by `make` of a list of their parts; a "constant" is
+    what the trace returned.
+    """
+
+    kind: str
+    first: int = 0
+    parts: tuple[Answer, ...] = ()
+    shape: tuple[int, ...] = ()
+    make: Callable[[list[Any]], Any] = list
+    constant: Any = None
+
+    def __call__(self, y: list[float]) -> Any:
+        if self.kind == "number":
+            return y[self.first]
+        if self.kind == "truth":
+            return bool(y[self.first])
+        if self.kind == "array":
+            return self.make(y[self.first : self.first + math.prod(self.shape)])
+        return self.constant if self.kind == "constant" else self.make([part(y) for part in self.parts])
 
 
-def answer(x: Any, place: Callable[[Symbol], int], dtype: str) -> Answer:
-    """A function that builds what the trace returned, `x`, from the numbers that a call calculates.
+FIRST_NUMBER = Answer("number")
+
+
+def answer(x: Any, place: Callable[[Any], int], dtype: str) -> Answer:
+    """The answer of a trace that returned `x`.
 
     Values and traced numbers come back as floats, comparisons as booleans, arrays of them as arrays; whatever else is
-    no container comes back as it is. `place` says where a traced number will stand.
+    no container comes back as it is. `place` says where in y a number will stand; it counts upwards.
     """
     make: Callable[[list[Any]], Any]
     if isinstance(x, Value):
         x = x.data
     if isinstance(x, Symbol):
-        i, truth = place(x), x.is_truth()
-        return lambda y: bool(y[i]) if truth else y[i]
+        return Answer("truth" if x.is_truth() else "number", place(x))
     if isinstance(x, dict):
         items, names = list(x.values()), list(x)
-        make = lambda parts: dict(zip(names, parts))  # noqa: E731  # as for the other containers
+        kind, make = "another", lambda parts: dict(zip(names, parts))
     elif isinstance(x, (list, tuple)):
-        items, kind = list(x), type(x)
-        make = (lambda parts: kind(*parts)) if hasattr(x, "_fields") else kind
+        items, of = list(x), type(x)
+        kind, make = of.__name__ if of in (list, tuple) else "another", of
+        if hasattr(x, "_fields"):
+            make = lambda parts: of(*parts)  # noqa: E731  # as for the other containers
     elif hasattr(x, "__array__") and as_array(x).dtype.kind == "O":
-        items, shape = x.reshape(-1).tolist(), x.shape
-        precision = {"f32": "float32", "f64": "float64"}[dtype]
-        make = lambda parts: array_of(parts, shape, precision)  # noqa: E731
+        numbers = [item.data if isinstance(item, Value) else item for item in x.reshape(-1).tolist()]
+        places = [place(item if isinstance(item, Symbol) else float_of(item)) for item in numbers]
+        shape, precision = tuple(x.shape), {"f32": "float32", "f64": "float64"}[dtype]
+        first = places[0] if places else 0
+        return Answer("array", first, shape=shape, make=lambda parts: array_of(parts, shape, precision))
     elif x is None or isinstance(x, (str, bytes, bool, int, float)) or hasattr(x, "__array__"):
-        return lambda y: x
+        return Answer("constant", constant=x)
     else:
         raise TypeError(f"compiled code may return numbers, and lists, dicts and arrays of them, not {x!r:.60}")
-    parts = [answer(item, place, dtype) for item in items]
-    return lambda y: make([part(y) for part in parts])
+    return Answer(kind, parts=tuple(answer(item, place, dtype) for item in items), make=make)
 
 
 def array_of(items: list[Any], shape: tuple[int, ...], dtype: Any) -> Any:

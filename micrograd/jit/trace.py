@@ -14,11 +14,21 @@ from typing import Any
 from micrograd import ops
 from micrograd.engine import Value, topological
 from micrograd.jit.order import ranks
-from micrograd.jit.signature import Answer, answer, arguments
+from micrograd.jit.signature import FIRST_NUMBER, Answer, answer, arguments
 from micrograd.jit.tape import LONG, Symbol, Tape
-from micrograd.jit.values import Outside, Slot, patched_classes, tracing, values_on
+from micrograd.jit.values import SLOTS, Outside, Slot, patched_classes, tracing, turn, values_on
 
-__all__ = ["Slot", "Trace", "patched_classes", "trace_function", "trace_value", "tracing", "values_on"]
+__all__ = [
+    "SLOTS",
+    "Slot",
+    "Trace",
+    "patched_classes",
+    "trace_function",
+    "trace_value",
+    "tracing",
+    "turn",
+    "values_on",
+]
 
 # What an operation of the engine does to data, where it is not the function of `ops` of the same name.
 ON_DATA: dict[str, Callable[..., Any]] = {
@@ -49,7 +59,7 @@ class Trace:
     inputs: int = 0
     live: list[Slot] = field(default_factory=list)
     set: list[Slot] = field(default_factory=list)
-    answer: Answer = field(default=lambda y: y[0])
+    answer: Answer = FIRST_NUMBER
     returns: str = "number"  # or "list", of numbers, or "other"
 
     @property

@@ -16,6 +16,7 @@ for all rows of that operation. Only the rules of + and * are known by heart.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import threading
 from collections.abc import Callable, Iterator
@@ -535,13 +536,13 @@ def slot_properties(tape: Tape, outside: Outside, kind: Any, thread: int, owner:
     return {name: slot_property(name) for name in ("data", "grad")}
 
 
-_turn = threading.RLock()  # one trace at a time: it changes the class Value for everyone
-_tracing: int | None = None  # the thread whose turn it is
+turn = ctypes.c_uint64(0)  # the thread that traces, 0 for none; in memory, so that compiled code can look, too
+_turns = threading.RLock()  # one trace at a time: it changes the class Value for everyone
 
 
 def tracing() -> bool:
     """Is this thread in the middle of a trace?"""
-    return _tracing == threading.get_ident()
+    return turn.value == threading.get_ident()
 
 
 @contextmanager
@@ -550,9 +551,8 @@ def values_on(tape: Tape) -> Iterator[Outside]:
 
     The cyclic garbage collector rests meanwhile: a trace makes objects by the hundred thousand, and none is garbage.
     """
-    global _tracing
-    with _turn:
-        thread, before = threading.get_ident(), _tracing
+    with _turns:
+        thread, before = threading.get_ident(), turn.value
         outside = Outside(tape)
         kind: Any = type("Value", (Traced,), {"__slots__": (), "_tape": tape, "_own": {}})
         found, stop = methods(tape, outside, kind, thread)
@@ -566,8 +566,7 @@ def values_on(tape: Tape) -> Iterator[Outside]:
         collects = gc.isenabled()
 
         def restore() -> None:
-            global _tracing
-            _tracing = before
+            turn.value = before
             for (owner, name), x in old.items():
                 if owner.__dict__[name] is not x:  # a class may not be changed endlessly without becoming slower
                     setattr(owner, name, x)
@@ -579,7 +578,7 @@ def values_on(tape: Tape) -> Iterator[Outside]:
 
         try:
             try:
-                _tracing = thread
+                turn.value = thread
                 gc.disable()
                 for (owner, name), x in new.items():
                     setattr(owner, name, x)
