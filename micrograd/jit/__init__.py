@@ -11,7 +11,8 @@
 
 The whole story: `trace` runs the target once on symbols, which leaves a `tape`; `roll` finds the loops that Python
 unrolled, as `nests`; `schedule` decides how they run in vectors; `vector` writes that down in MLIR, as `emit` does for
-a tape without loops; `lower` takes it to machine code; `native` calls it from Python. Each of them can be looked at:
+a tape without loops; `lower` takes it to machine code; `native` calls it from Python, and `homes` are where the numbers
+of Values live meanwhile. Each of them can be looked at:
 `fast.ir("tape")`, "loops", "mlir", "llvm-dialect", "llvm", "asm"; and `fast.explain()` sums it up. numpy and MLIR are
 imported when the first thing is compiled.
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 import functools
 import inspect
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -105,8 +107,7 @@ class Program:
         module = self._timed("lower", lambda: lower.lowered(self.mlir))
         size = len(trace.tape) if self.schedule is None else 0
         self.code = self._timed("generate", lambda: lower.MachineCode(module, size))
-        self.function = native.function(self.code, trace, dtype, emitted.temporaries)
-        self.entry = native.entry(self.code, trace, dtype, emitted.temporaries)
+        self.native = native.Native(self.code, trace, dtype, emitted.temporaries)
 
     def _timed(self, stage: str, work: Callable[[], T]) -> T:
         start = time.perf_counter()
@@ -137,11 +138,8 @@ class Program:
         return vector.emit(self.schedule)
 
     def __call__(self, numbers: list[float]) -> Any:
-        y = self.function(numbers)
-        first = len(y) - len(self.trace.set)
-        for (v, name), x in zip(self.trace.set, y[first:]):
-            setattr(v, name, x)
-        return self.trace.answer(y)
+        """The answer to the numbers of a call, in the order of its signature."""
+        return self.native(numbers)
 
     def ir(self, stage: str) -> str:
         """The program as text at one of STAGES; the later ones are made again for the occasion."""
@@ -207,52 +205,93 @@ class CompiledValue(Compiled):
         self.__init__(*state)  # type: ignore[misc]  # compiled anew
 
 
-class CompiledFunction(Compiled):
-    """A function that is traced and compiled at its first call for each signature of its arguments."""
+class Compilations:
+    """The programs of one function, each for a signature; `number` makes what the function gets for a number."""
 
-    _number: Callable[[Any], Any] = staticmethod(lambda symbol: symbol)  # numbers are numbers within it
+    def __init__(self, function: Callable[..., Any], dtype: str, static: frozenset[str], number: Callable[[Any], Any]):
+        self.function, self.dtype, self.static, self.number = function, dtype, static, number
+        self.names = parameter_names(function)
+        self.programs: dict[Any, tuple[Program, native.Form | None]] = {}
+        self.forms = native.Forms()  # of the programs that are tried before the arguments are looked at here
+        if not static <= set(self.names):
+            raise ValueError(f"static_argnames: no parameter is named {', '.join(static - set(self.names))}")
 
-    def __init__(self, function: Callable[..., Any], dtype: str, static_argnames: Iterable[str] = ()):
-        functools.update_wrapper(self, function, updated=())
-        self._function = function
-        self._dtype = dtype
-        self._static = frozenset(static_argnames)
-        self._names = parameter_names(function)
-        self._programs: dict[Any, Program] = {}
-        if not self._static <= set(self._names):
-            raise ValueError(f"static_argnames: no parameter is named {', '.join(self._static - set(self._names))}")
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """The answer to any arguments, by way of their signature."""
         if tracing():  # called by another function that is being compiled: part of that
-            return self._function(*args, **kwargs)
+            return self.function(*args, **kwargs)
         numbers: list[float] = []
-        positional = tuple(self._key(i, x, numbers) for i, x in enumerate(args))
-        named = tuple(self._key(name, x, numbers) for name, x in kwargs.items())
-        key = ("tuple", positional), ("dict", tuple(kwargs), named)
-        program = self._programs.get(key) or self._compile(key, len(numbers))
-        return program(numbers)
+        positional = tuple(self.key(i, x, numbers) for i, x in enumerate(args))
+        named = tuple(self.key(name, x, numbers) for name, x in kwargs.items())
+        return self.program((("tuple", positional), ("dict", tuple(kwargs), named)), len(numbers))(numbers)
 
-    def _key(self, place: int | str, x: Any, numbers: list[float]) -> Any:
+    def key(self, place: int | str, x: Any, numbers: list[float]) -> Any:
         try:
-            return signature(x, numbers, static=bool(self._static) and self._name(place) in self._static)
+            return signature(x, numbers, static=bool(self.static) and self.name(place) in self.static)
         except ArgumentError as error:
-            raise TypeError(f"{self._name(place)}{error.path} {error}") from error.__cause__
+            raise TypeError(f"{self.name(place)}{error.path} {error}") from error.__cause__
 
-    def _name(self, place: int | str) -> str:
+    def name(self, place: int | str) -> str:
         """The name of the parameter for a positional or a named argument."""
         if isinstance(place, str):
             return place
-        return self._names[place] if place < len(self._names) else f"argument {place}"
+        return self.names[place] if place < len(self.names) else f"argument {place}"
 
-    def _compile(self, key: Any, inputs: int) -> Program:
-        start = time.perf_counter()
-        trace = trace_function(self._function, key, inputs, self._dtype, self._number)
-        program = self._programs[key] = Program(trace, self._dtype, time.perf_counter() - start)
+    def program(self, key: Any, inputs: int) -> Program:
+        """The program for this key, compiled if there is none, and preferred from now on."""
+        if key not in self.programs:
+            start = time.perf_counter()
+            trace = trace_function(self.function, key, inputs, self.dtype, self.number)
+            program = Program(trace, self.dtype, time.perf_counter() - start)
+            self.programs[key] = program, native.form(key, program.native)
+        program, form = self.programs[key]
+        if form is not None and form not in self.forms.first:
+            self.forms.prefer(form)
         return program
+
+    def latest(self) -> Program:
+        if not self.programs:
+            raise RuntimeError("nothing is compiled yet: call this with its arguments first")
+        return next(reversed(self.programs.values()))[0]
+
+
+class CompiledFunction(Compiled):
+    """A function that is traced and compiled at its first call for each signature of its arguments.
+
+    `__call__` is an attribute of each, no method: the native entry, which turns to `Compilations.call` for arguments
+    that it does not know. So no code of Python's runs in a call that it knows.
+    """
+
+    __slots__ = ("__call__",)
+    __call__: Callable[..., Any]
+
+    def __init__(self, function: Callable[..., Any], dtype: str, static_argnames: Iterable[str] = ()):
+        functools.update_wrapper(self, function, updated=())
+        self._begin(Compilations(function, dtype, frozenset(static_argnames), lambda symbol: symbol))
+
+    def _begin(self, compilations: Compilations) -> None:
+        """Take the entry at the first call, not before: it needs MLIR."""
+        self._compilations = compilations
+        alive = weakref.ref(self)  # nothing here refers to itself, so that what is dropped is freed at once
+
+        def first_call(*args: Any, **kwargs: Any) -> Any:
+            if tracing():
+                return compilations.call(*args, **kwargs)
+            entry = native.dispatch(compilations.call, compilations.forms)
+            this = alive()
+            if this is not None:
+                this.__call__ = entry
+            return entry(*args, **kwargs)
+
+        self.__call__ = first_call
+
+    def _latest(self) -> Program:
+        return self._compilations.latest()
 
     def __getstate__(self) -> Any:
         """What a copy is made of: the target, not its machine code."""
-        return self._function, self._dtype, tuple(self._static)
+        made_of = self._compilations
+        return made_of.function, made_of.dtype, tuple(made_of.static)
 
     def __setstate__(self, state: Any) -> None:
         CompiledFunction.__init__(self, *state)
@@ -260,48 +299,47 @@ class CompiledFunction(Compiled):
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         return self if owner is None else functools.partial(self, owner)
 
-    def _latest(self) -> Program:
-        if not self._programs:
-            raise RuntimeError("nothing is compiled yet: call this with its arguments first")
-        return next(reversed(self._programs.values()))
 
-
-class CompiledModule(CompiledFunction):
-    """The forward pass of a module. Lists of numbers, which are usual, have a short way into the code."""
-
-    _number = Value  # a module may call the methods of what it is given
-    _entry: Callable[..., Any] = staticmethod(lambda *args: NotImplemented)  # until there is one
+class CompilationsOfModule(Compilations):
+    """Those of a module, which may call the methods of its inputs, and runs on each row of an array."""
 
     def __init__(self, module: Module, dtype: str):
-        super().__init__(module, dtype)  # type: ignore[arg-type]  # a module of one's own can be called
-        inputs = number_of_inputs(module)
-        ours = type(module).__call__ in (Neuron.__call__, Layer.__call__, MLP.__call__)
-        if inputs is not None and ours and not tracing():
-            self._compile(key_of_a_list(inputs), inputs)
+        super().__init__(module, dtype, frozenset(), Value)  # type: ignore[arg-type]  # one's own can be called
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not kwargs:
-            y = self._entry(*args)
-            if y is not NotImplemented:
-                return y
-            if len(args) == 1 and getattr(args[0], "ndim", 1) == 2 and not tracing():
-                return self._rows(args[0])
-        return super().__call__(*args, **kwargs)
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and not kwargs and getattr(args[0], "ndim", 1) == 2 and not tracing():
+            return self.rows(args[0])
+        return super().call(*args, **kwargs)
 
-    def _rows(self, X: Any) -> Any:
+    def rows(self, X: Any) -> Any:
         """The answers to the rows of an array: an array of shape (rows,), or (rows, outputs)."""
         import numpy as np
 
-        X, precision = np.asarray(X), np.float32 if self._dtype == "f32" else np.float64
+        X, precision = np.asarray(X), np.float32 if self.dtype == "f32" else np.float64
+        inputs = X.shape[1]
         if not len(X):  # what would the shape of an answer be?
-            return np.empty((0, *np.shape(self([0.0] * X.shape[1]))), dtype=precision)
-        return np.array([self(row) for row in X.tolist()], dtype=precision)
+            return np.empty((0, *np.shape(self.call([0.0] * inputs))), dtype=precision)
+        y = self.program(key_of_a_list(inputs), inputs).native.rows(X)
+        return np.array([self.call(row) for row in X.tolist()], dtype=precision) if y is NotImplemented else y
 
-    def _compile(self, key: Any, inputs: int) -> Program:
-        program = super()._compile(key, inputs)
-        if key == key_of_a_list(inputs):
-            self._entry = program.entry
-        return program
+
+class CompiledModule(CompiledFunction):
+    """The forward pass of a module."""
+
+    def __init__(self, module: Module, dtype: str):
+        functools.update_wrapper(self, module, updated=())  # type: ignore[arg-type]
+        compilations = CompilationsOfModule(module, dtype)
+        self._begin(compilations)
+        inputs = number_of_inputs(module)
+        ours = type(module).__call__ in (Neuron.__call__, Layer.__call__, MLP.__call__)
+        if inputs is not None and ours and not tracing():
+            compilations.program(key_of_a_list(inputs), inputs)
+
+    def __getstate__(self) -> Any:
+        return self._compilations.function, self._compilations.dtype
+
+    def __setstate__(self, state: Any) -> None:
+        CompiledModule.__init__(self, *state)
 
 
 def key_of_a_list(numbers: int) -> Any:

@@ -59,6 +59,7 @@ LLVM_C: dict[str, tuple[Any, ...]] = {
     "LLVMSetModuleDataLayout": (None, Handle, Handle),
     "LLVMSetTarget": (None, Handle, Handle),
     "LLVMDisposeModule": (None, Handle),
+    "LLVMParseIRInContext": (Int, Handle, Handle, Out, Out),
     "LLVMPrintModuleToString": (Handle, Handle),
     "LLVMDisposeMessage": (None, Handle),
     "LLVMTargetMachineEmitToMemoryBuffer": (Int, Handle, Handle, Int, Out, Out),
@@ -148,19 +149,39 @@ def check(error: int | None) -> None:
         raise RuntimeError(f"LLVM: {text}")
 
 
-@contextmanager
-def llvm_module(module: Any, level: int) -> Iterator[tuple[int, int]]:
-    """The LLVM IR of a module in the LLVM dialect, with the target machine that will compile it."""
-    library, translate = llvm_c()
+def translated(module: Any, context: Any) -> Any:
+    """The LLVM IR of a module in the LLVM dialect."""
     capsule = module.operation._CAPIPtr
     get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
     get_pointer.restype, get_pointer.argtypes = Handle, [ctypes.py_object, Text]
+    ir = llvm_c()[1](Operation(get_pointer(capsule, b"mlir.ir.Operation._CAPIPtr")), context)
+    if not ir:
+        raise RuntimeError("MLIR could not translate the module to LLVM IR")
+    return ir
+
+
+def parsed(text: str, context: Any) -> Any:
+    """LLVM IR from its text."""
+    library, _ = llvm_c()
+    source, ir, error = text.encode(), Handle(), Handle()
+    buffer = library.LLVMCreateMemoryBufferWithMemoryRangeCopy(source, len(source), b"text")
+    if library.LLVMParseIRInContext(
+        context, buffer, ctypes.byref(ir), ctypes.byref(error)
+    ):  # it disposes of the buffer
+        message = ctypes.string_at(error.value or 0).decode(errors="replace")
+        library.LLVMDisposeMessage(error)
+        raise RuntimeError(f"LLVM: {message}")
+    return ir
+
+
+@contextmanager
+def llvm_module(module: Any, level: int) -> Iterator[tuple[int, int]]:
+    """The LLVM IR of a module in the LLVM dialect, or of its text, with the target machine that will compile it."""
+    library, _ = llvm_c()
     with ExitStack() as cleanup:
         context = library.LLVMContextCreate()
         cleanup.callback(library.LLVMContextDispose, context)
-        ir = translate(Operation(get_pointer(capsule, b"mlir.ir.Operation._CAPIPtr")), context)
-        if not ir:
-            raise RuntimeError("MLIR could not translate the module to LLVM IR")
+        ir = parsed(module, context) if isinstance(module, str) else translated(module, context)
         cleanup.callback(library.LLVMDisposeModule, ir)
         triple, cpu = library.LLVMGetDefaultTargetTriple(), library.LLVMGetHostCPUName()
         features = library.LLVMGetHostCPUFeatures()
@@ -205,7 +226,9 @@ def code_file(module: Any, kind: int, level: int) -> bytes:
 
 
 class MachineCode:
-    """The functions of a module in the LLVM dialect as machine code in memory, for as long as this object lives.
+    """The functions of a module in the LLVM dialect, or of LLVM IR as text, as machine code in memory.
+
+    They are there for as long as this object lives.
 
     `size` is the number of operations it was made of: LLVM's better code generator takes more than linear time, so that
     large ones go through the plain one.

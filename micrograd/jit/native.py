@@ -1,51 +1,476 @@
 """Calling: compiled functions as Python callables, and the buffers between them.
 
-What comes in: machine code that has a `main` as `emit` wrote it, and numbers from Python, checked here. What goes out:
-floats. There are two ways in. `function` is the long one: it takes any numbers, names what is none, and lets go of the
-GIL. `entry` is the short one, for a list of floats or ints: a function with CPython's own calling convention, compiled
-as well, that reads the list and the data of the weights where they lie. It returns NotImplemented for anything else.
+What comes in: machine code that has a `main` as `emit` wrote it, a trace, and arguments from Python. What goes out:
+answers. Two things of C's stand here in ctypes, for `entry.ll` to read, which is compiled once a process:
 
-Nothing is shared between two calls, so that threads may call at once.
+- a `Table`, of a program: where its `main` is, how its buffers lie in a block of memory, which homes it reads and
+  writes (see `homes`), how its answer is built;
+- a `Form`, of a signature: what the arguments must look like for a table's program. A `Dispatch` tries some forms, and
+  calls a Python function where none fits.
+
+    >>> from micrograd.jit import jit
+    >>> f = jit(lambda x, y: (x * y, x < y))
+    >>> f(2.0, 3)
+    (6.0, True)
+    >>> f.__call__
+    <built-in method entry of Dispatch object at 0x...>
+
+What the entry refuses takes a longer way: `signature` makes of arguments a list of numbers, and a `Native` program
+called with that calculates the answer, natively still, or with Values read and set one by one if they have no homes.
+
+main(x, w, y, t) gets buffers of its float type, each on an address that 64 divides, with 64 bytes to spare behind it.
+Calls at once have each a block of their own: a table keeps one between calls, and what it does not have is allocated.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+import itertools
+import math
+import re
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from micrograd.engine import Value
-from micrograd.jit.lower import MachineCode, lowered
-from micrograd.jit.signature import float_of
-from micrograd.jit.tape import LONG
-from micrograd.jit.trace import Trace
+from micrograd.jit.homes import ALIGNMENT, Home, Homed, homes, moving
+from micrograd.jit.lower import MachineCode
+from micrograd.jit.signature import Answer, float_of
+from micrograd.jit.trace import SLOTS, Slot, Trace, turn
 
 C_TYPE: dict[str, Any] = {"f32": ctypes.c_float, "f64": ctypes.c_double}
-STACK = 16 * 1024  # bytes of buffers that an entry may hold on the stack of whatever thread calls it
+FORMS = 4  # that a dispatch tries: each of them costs the later ones time
+DEPTH = 32  # of arguments and answers within each other: the entry is recursive, and a thread's stack may be small
+
+# Opcodes, of arguments and answers.
+NUMBERS, VALUE, LIST, TUPLE, ARRAY, SAME, TRUTH, ANOTHER = range(8)
+
+Word, Pointer = ctypes.c_int64, ctypes.c_void_p
 
 
-def function(code: MachineCode, trace: Trace, dtype: str, temporaries: int = 0) -> Callable[[list[float]], list[float]]:
-    """A callable from the inputs, of the right number, to the outputs; each call reads the weights' data anew."""
-    t, address, live = C_TYPE[dtype], code.address("main"), trace.live
-    x_buffer, w_buffer, y_buffer = t * trace.inputs, t * len(live), t * len(trace.tape.outputs)
-    t_buffer = t * temporaries
-    on_buffers = ctypes.CFUNCTYPE(None, *[ctypes.POINTER(t)] * 4)(address)  # without parts, the fourth is not looked at
-    alone = ctypes.CFUNCTYPE(t)(address)
+class Table(ctypes.Structure):
+    """What the entry knows of a program. Offsets are those of the buffers in a block, in bytes."""
 
-    def call(x: list[float]) -> list[float]:
-        if not trace.in_memory:
-            return [alone()]
-        y = y_buffer()
-        try:
-            w = w_buffer(*[getattr(v, name) for v, name in live])
-        except (TypeError, OverflowError, AttributeError):
-            w = w_buffer(*[live_number(v, name) for v, name in live])
-        on_buffers(x_buffer(*x), w, y, t_buffer())
-        return list(y)
+    _fields_ = (
+        ("stale", Word),  # 1: some number has left its home, or has none yet; nothing may be read
+        ("cache", Pointer),  # a block that no call is using
+        ("size", Word),  # of a block
+        ("main", Pointer),
+        ("alone", Word),  # 0: main works on buffers; else it takes nothing and returns (1) a float, (2) a double
+        ("single", Word),  # 1: the numbers are floats, 0: doubles
+        ("long_work", Word),  # 1: main takes so long that other threads should go on
+        ("x", Word),
+        ("w", Word),
+        ("y", Word),
+        ("t", Word),
+        ("direct", Pointer),  # the homes themselves, where they can stand for w
+        ("reads", Pointer),  # from homes into w: Runs
+        ("reads_end", Pointer),
+        ("writes", Pointer),  # from y into homes
+        ("writes_end", Pointer),
+        ("numbers", Pointer),  # the code of a list of as many numbers as x has
+        ("answer", Pointer),  # its code
+        ("inputs", Word),  # numbers of x
+        ("outputs", Word),  # numbers of y that belong to the answer
+    )
 
-    call.code = code  # type: ignore[attr-defined]  # must live as long as what calls it
-    return call
+
+class Run(ctypes.Structure):
+    """Numbers side by side, in their homes and in a buffer."""
+
+    _fields_ = (("home", Pointer), ("place", Word), ("count", Word))  # an address, bytes into the buffer, and how many
+
+
+class Form(ctypes.Structure):
+    """Arguments that a program takes: how many, the names of some, and the code of all, those with names last."""
+
+    _fields_ = (("table", Pointer), ("code", Pointer), ("positional", Word), ("named", Word), ("names", Pointer))
+
+
+class Dispatch(ctypes.Structure):
+    """What stands behind a compiled function: forms to try, and the Python function for all else."""
+
+    _fields_ = (("slow", Pointer), ("forms", Pointer))
+
+
+class Walk(ctypes.Structure):
+    """Where the entry is in a code, and in x or y."""
+
+    _fields_ = (("code", Pointer), ("number", Pointer), ("single", Word))
+
+
+class MethodDef(ctypes.Structure):
+    """CPython's PyMethodDef."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("function", Pointer),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
+
+
+METH_KEYWORDS, METH_O, METH_FASTCALL = 0x02, 0x08, 0x80
+
+
+def word(thing: object, offset: int) -> int | None:
+    """The pointer that stands so many bytes into an object."""
+    return Pointer.from_address(id(thing) + offset).value
+
+
+@cache
+def layout() -> dict[str, int] | None:
+    """Where in objects their type, their items and their numbers stand, in bytes.
+
+    None where this Python has it otherwise: free-threaded and debug builds, and other Pythons than CPython.
+    """
+    pointer = ctypes.sizeof(Pointer)
+    if sys.implementation.name != "cpython" or pointer != 8 or object.__basicsize__ != 2 * pointer:
+        return None
+    probe, v, home, items, pair = 1234.5, Value.__new__(Value), Home(1234.5), [1234.5, 0.5], (0.25, 0.5)
+    offsets = {"ob_type": 8, "ob_fval": 16, "b_ptr": 16, "ob_size": 16, "ob_item": 24}
+    fits = [
+        word(probe, 8) == id(float),
+        ctypes.c_double.from_address(id(probe) + 16).value == probe,
+        word(home, 16) == ctypes.addressof(home),
+        float.__basicsize__ == 24 and list.__basicsize__ == 40 and word(items, 16) == word(pair, 16) == 2,
+    ]
+    if not all(fits) or Pointer.from_address(word(items, 24) or 0).value != id(items[0]):
+        return None
+    for name, slot in SLOTS.items():
+        slot.__set__(v, probe)
+        found = [i for i in range(16, Value.__basicsize__, pointer) if word(v, i) == id(probe)]
+        if len(found) != 1:
+            return None
+        offsets[name] = found[0]
+        slot.__delete__(v)
+    found = [i for i in (24, 32) if (word(pair, i), word(pair, i + 8)) == (id(pair[0]), id(pair[1]))]
+    return {**offsets, "tuple_items": found[0]} if len(found) == 1 else None
+
+
+def array_layout() -> dict[str, int] | None:
+    """Where numpy's arrays have what the entry reads of them; None if this numpy has it otherwise."""
+    import numpy as np
+
+    offsets = {"array_data": 16, "nd": 24, "dimensions": 32, "strides": 40, "descr": 56, "flags": 64}
+    array = np.zeros((3, 5, 7))[::2, ::-1]
+    pair = ctypes.c_int64 * array.ndim
+    if np.ndarray.__basicsize__ < 72 or word(array, 16) != array.__array_interface__["data"][0]:
+        return None
+    if ctypes.c_int32.from_address(id(array) + 24).value != array.ndim or word(array, 56) != id(array.dtype):
+        return None
+    if ctypes.c_int32.from_address(id(array) + 64).value != array.flags.num:
+        return None
+    shape, strides = (tuple(pair.from_address(word(array, offset) or 0)) for offset in (32, 40))
+    return offsets if (shape, strides) == (array.shape, array.strides) else None
+
+
+def same_layout_as_float(kind: type) -> bool:
+    """Is the number of a subclass of float where a float has it?"""
+    x = kind(1234.5)
+    return ctypes.c_double.from_address(id(x) + 16).value == 1234.5
+
+
+class Machine:
+    """The entry as machine code, and the functions that make callables of it; one for the process."""
+
+    def __init__(self, offsets: dict[str, int], arrays: dict[str, int] | None):
+        import numpy as np
+
+        self.arrays = arrays is not None
+        structures: dict[str, Any] = {"table": Table, "form": Form, "dispatch": Dispatch, "run": Run, "walk": Walk}
+        objects = {**offsets, **(arrays or {"array_data": 0, "nd": 0, "dimensions": 0, "strides": 0, "descr": 0})}
+        nowhere = id(Home)  # the type of no argument
+        constants = {
+            **{"NUMBERS": NUMBERS, "VALUE": VALUE, "LIST": LIST, "TUPLE": TUPLE, "ARRAY": ARRAY, "SAME": SAME},
+            **{"TRUTH": TRUTH, "ANOTHER": ANOTHER},
+            **{kind.__name__: id(kind) for kind in (float, int, list, tuple, Home)},
+            **{"Value": id(Value), "Homed": id(Homed), "NotImplemented": id(NotImplemented)},
+            **{name: id(np.dtype(name)) for name in ("float64", "float32", "int64", "int32")},
+            "numpy_float64": id(np.float64) if same_layout_as_float(np.float64) else nowhere,
+            "ndarray": id(np.ndarray),
+            "empty": id(np.empty),
+            "contiguous": 1,  # NPY_ARRAY_C_CONTIGUOUS
+            "data": offsets["data"],
+            "tuple_items": offsets["tuple_items"],
+            "run_size": ctypes.sizeof(Run),
+            "turn": ctypes.addressof(turn),
+        }
+        self.kept = (np.empty, turn, [np.dtype(name) for name in ("float64", "float32", "int64", "int32")])
+
+        def offset_of(variable: str, field: str) -> int:
+            return int(getattr(structures[variable], field).offset if variable in structures else objects[field])
+
+        text = Path(__file__).with_name("entry.ll").read_text(encoding="utf-8")
+        self.code = MachineCode(llvm_ir(text, offset_of, constants), size=0)
+        self.methods = {
+            "entry": MethodDef(b"entry", self.code.address("entry"), METH_FASTCALL | METH_KEYWORDS, None),
+            "on_numbers": MethodDef(b"on_numbers", self.code.address("on_numbers"), METH_O, None),
+        }
+        self.on_rows = ctypes.PYFUNCTYPE(ctypes.c_bool, Pointer, Pointer, Pointer, Word)(self.code.address("on_rows"))
+
+    def method(self, name: str, owner: ctypes.Structure) -> Callable[..., Any]:
+        """A callable by a function of the entry, with `owner`, which it keeps alive, for its self."""
+        new = ctypes.pythonapi.PyCFunction_NewEx
+        new.restype, new.argtypes = ctypes.py_object, [ctypes.POINTER(MethodDef), ctypes.py_object, Pointer]
+        result: Callable[..., Any] = new(ctypes.byref(self.methods[name]), owner, None)
+        return result
+
+
+@cache
+def machine() -> Machine | None:
+    """The entry, compiled when it is first asked for; None where it does not suit this Python."""
+    offsets = layout()
+    return Machine(offsets, array_layout()) if offsets is not None else None
+
+
+def llvm_ir(text: str, offset_of: Callable[[str, str], int], constants: dict[str, int]) -> str:
+    """The LLVM IR that entry.ll stands for: `get` and `put` as two instructions each, $constants as numbers."""
+    counter = itertools.count()
+
+    def access(match: re.Match[str]) -> str:
+        result, kind, variable, field, stored, value, target, target_field = match.groups()
+        variable, field = variable or target, field or target_field
+        address = f"%field.{next(counter)}"
+        pointer = f"{address} = getelementptr i8, ptr %{variable}, i64 {offset_of(variable, field)}"
+        if stored:
+            return f"{pointer}\n  store {stored} {value}, ptr {address}"
+        return f"{pointer}\n  {result} = load {kind}, ptr {address}"
+
+    text = re.sub(r";.*", "", text)
+    access_to = r"(%[\w.]+) = get (\w+) %([\w.]+)\.(\w+)|put (\w+) (\S+), %([\w.]+)\.(\w+)"
+    text = re.sub(access_to, access, text)
+    return re.sub(r"\$(\w+)", lambda match: str(constants[match[1]]), text)
+
+
+def words(numbers: Iterable[int]) -> Any:
+    numbers = list(numbers)
+    return (Word * len(numbers))(*numbers)
+
+
+def answer_code(answer: Answer, kept: list[Any], depth: int = 0) -> list[int]:
+    """The code of an answer; what must live as long as the code is appended to `kept`."""
+    if answer.kind in ("number", "truth"):
+        return [NUMBERS if answer.kind == "number" else TRUTH, answer.first]
+    if answer.kind == "constant":
+        kept.append(answer.constant)
+        return [SAME, id(answer.constant)]
+    if answer.kind == "array":
+        kept.append(answer.shape)
+        return [ARRAY, answer.first, math.prod(answer.shape), id(answer.shape)]
+    if answer.kind == "another" or depth == DEPTH:  # Python makes it
+        kept.append(answer)
+        return [ANOTHER, id(answer)]
+    parts = [word for part in answer.parts for word in answer_code(part, kept, depth + 1)]
+    return [LIST if answer.kind == "list" else TUPLE, len(answer.parts), *parts]
+
+
+def items_code(keys: Sequence[Any], depth: int = 0) -> list[int] | None:
+    """The code of arguments, or items, of these keys; None if the entry takes no such thing."""
+    code: list[int] = []
+    for key, group in itertools.groupby(keys):
+        count = len(list(group))
+        if key == "number":
+            code += [NUMBERS, count]
+            continue
+        item = item_code(key, depth)
+        if item is None:
+            return None
+        code += item * count
+    return code
+
+
+def item_code(key: Any, depth: int) -> list[int] | None:
+    """The code of one argument that is no number."""
+    if key == "value":
+        return [VALUE]
+    kind, *rest = key
+    if kind in ("list", "tuple") and depth < DEPTH:
+        items = items_code(rest[0], depth + 1)
+        return None if items is None else [LIST if kind == "list" else TUPLE, len(rest[0]), *items]
+    if kind == "array":
+        return [ARRAY, len(rest[0]), *rest[0]]
+    if kind in ("static", "module"):
+        return [SAME, id(rest[-1] if kind == "static" else rest[0].thing)]
+    return None
+
+
+def form(key: Any, native: Native) -> Form | None:
+    """What arguments of this key look like, for a program; None if the entry can't take them."""
+    (_, positional), (_, names, named) = key
+    code = items_code([*positional, *named])
+    if code is None or native.table is None:
+        return None
+    arrays = words(code), words(map(id, names))
+    result = Form(positional=len(positional), named=len(named))
+    result.table, result.code, result.names = map(ctypes.addressof, (native.table, *arrays))
+    setattr(result, "kept", (native, key, arrays))
+    return result
+
+
+class Forms:
+    """The forms that a dispatch tries, those that were needed last."""
+
+    def __init__(self) -> None:
+        self.first: list[Form] = []
+        self.all: list[Form] = []  # never to be let go: a call may be reading
+        self.pointers = (Pointer * (FORMS + 1))()
+
+    def prefer(self, form: Form) -> None:
+        """Try this form first from now on."""
+        if not any(form is known for known in self.all):
+            self.all.append(form)
+        self.first = [form, *(other for other in self.first if other is not form)][:FORMS]
+        for i, chosen in enumerate(self.first):
+            self.pointers[i] = ctypes.addressof(chosen)
+
+
+def dispatch(slow: Callable[..., Any], forms: Forms) -> Callable[..., Any]:
+    """A callable: the program of the first of the forms that the arguments fit, or else `slow`."""
+    at = machine()
+    if at is None:
+        return slow
+    owner = Dispatch(slow=id(slow), forms=ctypes.addressof(forms.pointers))
+    setattr(owner, "kept", (slow, forms))
+    return at.method("entry", owner)
+
+
+class Native:
+    """A program as a callable: the numbers of x in, the answer out, and the Values set that it sets.
+
+    `temporaries` is the number of elements of t. `long_work` says that a call takes so long that other threads should
+    go on meanwhile.
+    """
+
+    def __init__(self, code: MachineCode, trace: Trace, dtype: str, temporaries: int = 0, long_work: bool = False):
+        self.code, self.trace = code, trace
+        self.type, self.temporaries = C_TYPE[dtype], temporaries
+        self.homes: dict[Slot, Home] = {}
+        self.table: Table | None = None
+        self.on_numbers: Callable[..., Any] = lambda numbers: NotImplemented
+        at = machine()
+        if at is not None:
+            self.table = self.new_table(long_work)
+            self.on_numbers = at.method("on_numbers", self.table)
+
+    def __call__(self, numbers: list[float]) -> Any:
+        y = self.on_numbers(numbers)
+        if y is NotImplemented and self.settle():
+            y = self.on_numbers(numbers)
+        return self.one_by_one(numbers) if y is NotImplemented else y
+
+    def new_table(self, long_work: bool) -> Table:
+        trace, unit = self.trace, ctypes.sizeof(self.type)
+        table = Table(stale=1, main=self.code.address("main"), single=unit == 4, long_work=long_work)
+        table.alone = 0 if trace.in_memory else 1 if unit == 4 else 2
+        sizes = {"x": trace.inputs, "w": len(trace.live), "y": len(trace.tape.outputs), "t": self.temporaries}
+        for name, size in sizes.items():
+            setattr(table, name, table.size)
+            table.size += (size * unit // ALIGNMENT + 2) * ALIGNMENT
+        table.inputs, table.outputs = trace.inputs, len(trace.tape.outputs) - len(trace.set)
+        kept: list[Any] = []
+        numbers = [LIST, trace.inputs, *([NUMBERS, trace.inputs] if trace.inputs else [])]
+        codes = words(numbers), words(answer_code(trace.answer, kept))
+        table.numbers, table.answer = map(ctypes.addressof, codes)
+        cache = Pointer()
+        table.cache = ctypes.addressof(cache)
+        setattr(table, "kept", (self.code, codes, kept, cache))
+        weakref.finalize(table, free_block, cache).atexit = False
+        return table
+
+    def settle(self) -> bool:
+        """See to it that every number has a home, and the table knows them; false if one of them can have none now."""
+        table, trace, unit = self.table, self.trace, ctypes.sizeof(self.type)
+        with moving:
+            if table is None or not table.stale:
+                return False
+            slots = [*trace.live, *trace.set]
+            found = homes(slots, self.homes, [self])
+            if found is None:
+                return False
+            self.homes = dict(zip(slots, found))
+            reads = runs(found[: len(trace.live)], 0, unit)
+            writes = runs(found[len(trace.live) :], table.outputs, unit)
+            whole = len(reads) == 1 and unit == 8 and reads[0].home % ALIGNMENT == 0
+            # A snapshot is better where other threads go on meanwhile: they may change homes, or even let them go.
+            table.direct = reads[0].home if whole and not table.long_work else None
+            for name, part in (("reads", reads), ("writes", writes)):
+                setattr(table, name, ctypes.addressof(part))
+                setattr(table, f"{name}_end", ctypes.addressof(part) + ctypes.sizeof(part))
+            setattr(table, "runs", (reads, writes, found))
+            table.stale = 0
+            return True
+
+    def homes_left(self) -> None:
+        """Some number may have left its home: look again before the next call."""
+        if self.table is not None:
+            self.table.stale = 1
+
+    def rows(self, X: Any) -> Any:
+        """The answers to the rows of a 2-D array, in an array; NotImplemented unless they are a number or a list each.
+
+        The rows may be run together, since nothing is set on the way.
+        """
+        import numpy as np
+
+        answer, at = self.trace.answer, machine()
+        parts = (answer,) if answer.kind == "number" else answer.parts if answer.kind in ("list", "tuple") else ()
+        plain = [(part.kind, part.first) for part in parts] == [("number", i) for i in range(len(parts))]
+        if self.table is None or at is None or self.trace.set or not (parts and plain) or X.dtype.kind not in "fiu":
+            return NotImplemented
+        self.settle()
+        X = np.ascontiguousarray(X, dtype=np.float64)
+        shape = (len(X),) if answer.kind == "number" else (len(X), len(parts))
+        y = np.empty(shape, dtype={4: np.float32, 8: np.float64}[ctypes.sizeof(self.type)])
+        done = at.on_rows(ctypes.addressof(self.table), X.ctypes.data, y.ctypes.data, len(X))
+        return y if done else NotImplemented
+
+    def one_by_one(self, numbers: list[float]) -> Any:
+        """The answer by way of Python: it reads and sets each Value as anybody would, and names what is no number."""
+        trace = self.trace
+        y = aligned(self.type, len(trace.tape.outputs))
+        if trace.in_memory:
+            x, w = (aligned(self.type, size) for size in (trace.inputs, len(trace.live)))
+            x[:] = numbers
+            w[:] = [live_number(v, name) for v, name in trace.live]
+            main = ctypes.CFUNCTYPE(None, *[Pointer] * 4)(self.code.address("main"))
+            main(*map(ctypes.addressof, (x, w, y, aligned(self.type, self.temporaries))))
+        else:
+            y[0] = ctypes.CFUNCTYPE(self.type)(self.code.address("main"))()
+        results = list(y)
+        for (v, name), number in zip(trace.set, results[len(results) - len(trace.set) :]):
+            setattr(v, name, number)
+        return trace.answer(results)
+
+
+def runs(found: list[Home], first: int, unit: int) -> Any:
+    """The Runs of homes for a buffer in which they stand in this order from element `first` on."""
+    result: list[Run] = []
+    end = None
+    for i, address in enumerate(map(ctypes.addressof, found), start=first):
+        if address == end:
+            result[-1].count += 1
+        else:
+            result.append(Run(address, i * unit, 1))
+        end = address + ctypes.sizeof(Home)
+    return (Run * len(result))(*result)
+
+
+def aligned(kind: Any, size: int) -> Any:
+    """An array of C's of so many numbers, as main wants its buffers."""
+    memory = (ctypes.c_char * (size * ctypes.sizeof(kind) + 2 * ALIGNMENT))()
+    return (kind * size).from_buffer(memory, -ctypes.addressof(memory) % ALIGNMENT)
+
+
+def free_block(cache: Any) -> None:
+    """Give back the block that a table kept."""
+    block, cache.value = cache.value, None
+    free = ctypes.CDLL(None).free
+    free.restype, free.argtypes = None, [Pointer]
+    free(block)
 
 
 def live_number(v: Value, name: str) -> float:
@@ -54,239 +479,3 @@ def live_number(v: Value, name: str) -> float:
         return float_of(getattr(v, name))
     except (TypeError, AttributeError) as error:
         raise TypeError(f"the {name} of a Value {v.label or 'that compiled code reads'} {error}") from None
-
-
-# The entry of a function on buffers: `PyObject *entry(PyObject *self, PyObject *const *args, Py_ssize_t n)`.
-# @take stores one number, and says no to an object that is neither a float nor an int (subclasses are left to Python,
-# whose code they may run), or to an int too large for a double.
-ENTRY = """
-llvm.func @main(!llvm.ptr, !llvm.ptr, !llvm.ptr)
-llvm.func @PyList_Size(!llvm.ptr) -> i64
-llvm.func @PyList_GetItem(!llvm.ptr, i64) -> !llvm.ptr
-llvm.func @PyList_New(i64) -> !llvm.ptr
-llvm.func @PyList_SetItem(!llvm.ptr, i64, !llvm.ptr) -> i32
-llvm.func @PyFloat_AsDouble(!llvm.ptr) -> f64
-llvm.func @PyFloat_FromDouble(f64) -> !llvm.ptr
-llvm.func @PyErr_Occurred() -> !llvm.ptr
-llvm.func @PyErr_Clear()
-llvm.func @Py_IncRef(!llvm.ptr)
-llvm.func @Py_DecRef(!llvm.ptr)
-
-llvm.func internal @is_type(%object: !llvm.ptr, %type: i64) -> i1 {
-  %0 = llvm.getelementptr %object[{OB_TYPE}] : (!llvm.ptr) -> !llvm.ptr, i8
-  %1 = llvm.load %0 : !llvm.ptr -> i64
-  %2 = llvm.icmp "eq" %1, %type : i64
-  llvm.return %2 : i1
-}
-
-llvm.func internal @take(%object: !llvm.ptr, %to: !llvm.ptr) -> i1 {
-  %yes = llvm.mlir.constant(true) : i1
-  %no = llvm.mlir.constant(false) : i1
-  %null = llvm.mlir.zero : !llvm.ptr
-  %float = llvm.mlir.constant({FLOAT} : i64) : i64
-  %int = llvm.mlir.constant({INT} : i64) : i64
-  %minus_one = llvm.mlir.constant(-1.0 : f64) : f64
-  %missing = llvm.icmp "eq" %object, %null : !llvm.ptr
-  llvm.cond_br %missing, ^refuse, ^look
-^look:
-  %is_float = llvm.call @is_type(%object, %float) : (!llvm.ptr, i64) -> i1
-  llvm.cond_br %is_float, ^read, ^look_again
-^look_again:
-  %is_int = llvm.call @is_type(%object, %int) : (!llvm.ptr, i64) -> i1
-  llvm.cond_br %is_int, ^read, ^refuse
-^read:
-  %x = llvm.call @PyFloat_AsDouble(%object) : (!llvm.ptr) -> f64
-  %suspicious = llvm.fcmp "oeq" %x, %minus_one : f64
-  llvm.cond_br %suspicious, ^ask, ^store
-^ask:
-  %error = llvm.call @PyErr_Occurred() : () -> !llvm.ptr
-  %fine = llvm.icmp "eq" %error, %null : !llvm.ptr
-  llvm.cond_br %fine, ^store, ^clear
-^clear:
-  llvm.call @PyErr_Clear() : () -> ()
-  llvm.br ^refuse
-^store:
-  {NARROW}
-  llvm.store %narrow, %to : {T}, !llvm.ptr
-  llvm.return %yes : i1
-^refuse:
-  llvm.return %no : i1
-}
-
-llvm.func @entry(%self: !llvm.ptr, %args: !llvm.ptr, %n: i64) -> !llvm.ptr {
-  %0 = llvm.mlir.constant(0 : i64) : i64
-  %1 = llvm.mlir.constant(1 : i64) : i64
-  %null = llvm.mlir.zero : !llvm.ptr
-  %inputs = llvm.mlir.constant({INPUTS} : i64) : i64
-  %weights = llvm.mlir.constant({WEIGHTS} : i64) : i64
-  %outputs = llvm.mlir.constant({OUTPUTS} : i64) : i64
-  %list = llvm.mlir.constant({LIST} : i64) : i64
-  %x = llvm.alloca %inputs x {T} : (i64) -> !llvm.ptr
-  %w = llvm.alloca %weights x {T} : (i64) -> !llvm.ptr
-  %y = llvm.alloca %outputs x {T} : (i64) -> !llvm.ptr
-  %one = llvm.icmp "eq" %n, %1 : i64
-  llvm.cond_br %one, ^argument, ^refuse
-^argument:
-  %numbers = llvm.load %args : !llvm.ptr -> !llvm.ptr
-  %is_list = llvm.call @is_type(%numbers, %list) : (!llvm.ptr, i64) -> i1
-  llvm.cond_br %is_list, ^length, ^refuse
-^length:
-  %size = llvm.call @PyList_Size(%numbers) : (!llvm.ptr) -> i64
-  %right = llvm.icmp "eq" %size, %inputs : i64
-  llvm.cond_br %right, ^next_input(%0 : i64), ^refuse
-^next_input(%i: i64):
-  %more_inputs = llvm.icmp "slt" %i, %inputs : i64
-  llvm.cond_br %more_inputs, ^input, ^table
-^input:
-  %item = llvm.call @PyList_GetItem(%numbers, %i) : (!llvm.ptr, i64) -> !llvm.ptr
-  %x_i = llvm.getelementptr %x[%i] : (!llvm.ptr, i64) -> !llvm.ptr, {T}
-  %taken = llvm.call @take(%item, %x_i) : (!llvm.ptr, !llvm.ptr) -> i1
-  %i_next = llvm.add %i, %1 : i64
-  llvm.cond_br %taken, ^next_input(%i_next : i64), ^refuse
-^table:
-  %table_address = llvm.mlir.constant({TABLE} : i64) : i64
-  %table = llvm.inttoptr %table_address : i64 to !llvm.ptr
-  llvm.br ^next_weight(%0 : i64)
-^next_weight(%j: i64):
-  %more_weights = llvm.icmp "slt" %j, %weights : i64
-  llvm.cond_br %more_weights, ^weight, ^calculate
-^weight:
-  %entry_j = llvm.getelementptr %table[%j] : (!llvm.ptr, i64) -> !llvm.ptr, !llvm.ptr
-  %slot = llvm.load %entry_j : !llvm.ptr -> !llvm.ptr
-  %data = llvm.load %slot : !llvm.ptr -> !llvm.ptr
-  %w_j = llvm.getelementptr %w[%j] : (!llvm.ptr, i64) -> !llvm.ptr, {T}
-  %read = llvm.call @take(%data, %w_j) : (!llvm.ptr, !llvm.ptr) -> i1
-  %j_next = llvm.add %j, %1 : i64
-  llvm.cond_br %read, ^next_weight(%j_next : i64), ^refuse
-^calculate:
-  llvm.call @main(%x, %w, %y) : (!llvm.ptr, !llvm.ptr, !llvm.ptr) -> ()
-  {RESULT}
-^refuse:
-  %refusal_address = llvm.mlir.constant({NOT_IMPLEMENTED} : i64) : i64
-  %refusal = llvm.inttoptr %refusal_address : i64 to !llvm.ptr
-  llvm.call @Py_IncRef(%refusal) : (!llvm.ptr) -> ()
-  llvm.return %refusal : !llvm.ptr
-}
-"""
-
-RETURN_ONE = """
-  %y_0 = llvm.load %y : !llvm.ptr -> {T}
-  {WIDEN}
-  %result = llvm.call @PyFloat_FromDouble(%wide) : (f64) -> !llvm.ptr
-  llvm.return %result : !llvm.ptr
-"""
-
-RETURN_LIST = """
-  %result = llvm.call @PyList_New(%outputs) : (i64) -> !llvm.ptr
-  %no_list = llvm.icmp "eq" %result, %null : !llvm.ptr
-  llvm.cond_br %no_list, ^fail, ^next_output(%0 : i64)
-^next_output(%k: i64):
-  %more_outputs = llvm.icmp "slt" %k, %outputs : i64
-  llvm.cond_br %more_outputs, ^output, ^done
-^output:
-  %y_k = llvm.getelementptr %y[%k] : (!llvm.ptr, i64) -> !llvm.ptr, {T}
-  %y_0 = llvm.load %y_k : !llvm.ptr -> {T}
-  {WIDEN}
-  %number = llvm.call @PyFloat_FromDouble(%wide) : (f64) -> !llvm.ptr
-  %no_number = llvm.icmp "eq" %number, %null : !llvm.ptr
-  llvm.cond_br %no_number, ^drop, ^append
-^append:
-  %status = llvm.call @PyList_SetItem(%result, %k, %number) : (!llvm.ptr, i64, !llvm.ptr) -> i32
-  %k_next = llvm.add %k, %1 : i64
-  llvm.br ^next_output(%k_next : i64)
-^drop:
-  llvm.call @Py_DecRef(%result) : (!llvm.ptr) -> ()
-  llvm.br ^fail
-^fail:
-  llvm.return %null : !llvm.ptr
-^done:
-  llvm.return %result : !llvm.ptr
-"""
-
-
-@cache
-def layout() -> tuple[int, dict[str, int]] | None:
-    """Where in an object its type stands, and in a Value its data and gradient, in bytes.
-
-    None where this Python has it otherwise: free-threaded and debug builds.
-    """
-    pointer = ctypes.sizeof(ctypes.c_void_p)
-    ob_type, probe, v = pointer, 1234.5, Value(0.0)
-    if pointer != 8 or object.__basicsize__ != 2 * pointer or word(probe, ob_type) != id(float):
-        return None
-    offsets = {}
-    for name in ("data", "grad"):
-        setattr(v, name, probe)
-        found = [i for i in range(object.__basicsize__, Value.__basicsize__, pointer) if word(v, i) == id(probe)]
-        if len(found) != 1:
-            return None
-        offsets[name] = found[0]
-        setattr(v, name, 0.0)
-    return ob_type, offsets
-
-
-def word(thing: object, offset: int) -> int | None:
-    """The pointer that stands so many bytes into an object."""
-    return ctypes.c_void_p.from_address(id(thing) + offset).value
-
-
-class MethodDef(ctypes.Structure):
-    """CPython's PyMethodDef."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("function", ctypes.c_void_p),
-        ("flags", ctypes.c_int),
-        ("doc", ctypes.c_char_p),
-    )
-
-
-METH_FASTCALL = 0x80
-
-
-def entry(code: MachineCode, trace: Trace, dtype: str, temporaries: int = 0) -> Callable[..., Any]:
-    """A callable of a list of numbers that gives a float, or a list of floats, or NotImplemented where it can't.
-
-    It can't when it is given something other than one list of floats and ints, of the right length, when the data of a
-    weight is neither, and when this Python, or the size of the buffers, does not suit it.
-    """
-    places, t = layout(), C_TYPE[dtype]
-    inputs, weights, outputs = trace.inputs, len(trace.live), len(trace.tape.outputs)
-    suits = (
-        trace.in_memory
-        and not temporaries
-        and len(trace.tape.ops) <= LONG
-        and not trace.set
-        and trace.returns in ("number", "list")
-    )
-    if places is None or not suits or (inputs + weights + outputs) * ctypes.sizeof(t) > STACK:
-        return lambda *arguments: NotImplemented
-    ob_type, offsets = places
-    pointers: Any = ctypes.c_void_p * weights
-    table = pointers(*[id(v) + offsets[name] for v, name in trace.live])
-    words = {
-        "OB_TYPE": ob_type,
-        "FLOAT": id(float),
-        "INT": id(int),
-        "LIST": id(list),
-        "NOT_IMPLEMENTED": id(NotImplemented),
-        "TABLE": ctypes.addressof(table),
-        "INPUTS": inputs,
-        "WEIGHTS": weights,
-        "OUTPUTS": outputs,
-        "T": dtype,
-        "NARROW": "%narrow = llvm.fptrunc %x : f64 to f32",
-        "WIDEN": "%wide = llvm.fpext %y_0 : f32 to f64",
-    }
-    if dtype == "f64":
-        words |= {"NARROW": "%narrow = llvm.bitcast %x : f64 to f64", "WIDEN": "%wide = llvm.bitcast %y_0 : f64 to f64"}
-    text = ENTRY.replace("{RESULT}", RETURN_LIST if trace.returns == "list" else RETURN_ONE)
-    for name, word in words.items():
-        text = text.replace(f"{{{name}}}", str(word))
-    code.add(lowered(text))
-    method = MethodDef(b"entry", code.address("entry"), METH_FASTCALL, None)
-    owner = (code, method, table, trace.live)  # becomes the `self` of the entry, and so lives as long as it
-    new = ctypes.pythonapi.PyCFunction_NewEx
-    new.restype, new.argtypes = ctypes.py_object, [ctypes.POINTER(MethodDef), ctypes.py_object, ctypes.c_void_p]
-    result: Callable[..., Any] = new(ctypes.byref(method), owner, None)
-    return result

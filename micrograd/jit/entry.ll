@@ -1,0 +1,857 @@
+; The native entry: Python's calling convention on one side, main(x, w, y, t) on the other. LLVM IR, compiled once a
+; process by native.py, which also says what the structures Form, Table and Dispatch hold.
+;
+; Two things are written here that LLVM would not read as they are; native.py puts in what they stand for.
+;   %n = get i64 %walk.single     load a field; `put i64 %n, %walk.single` stores it. The variable has the name of the
+;                                 structure (walk, table, form, dispatch, run); one of any other name is an object of Python's
+;   $float                        a number: the address of an object of Python's, an opcode, a size
+;
+; The code of a form or an answer is a row of 64-bit words: an opcode, its operands, then the codes of the parts.
+; `walk`, a structure on the stack, is where we are: the next word of code, the next number of x or y, the float type.
+;
+; All of this runs with the GIL held, but for a main that takes long. Nothing is changed and no code of Python's is run
+; before it is certain that the arguments fit. What is not certain is refused, and left to Python.
+
+declare double @PyLong_AsDouble(ptr)
+declare ptr @PyFloat_FromDouble(double)
+declare ptr @PyBool_FromLong(i64)
+declare i64 @PyTuple_Size(ptr)
+declare ptr @PyTuple_New(i64)
+declare i32 @PyTuple_SetItem(ptr, i64, ptr)
+declare ptr @PyList_New(i64)
+declare i32 @PyList_SetItem(ptr, i64, ptr)
+declare ptr @PyObject_Vectorcall(ptr, ptr, i64, ptr)
+declare ptr @PyErr_Occurred()
+declare void @PyErr_Clear()
+declare void @Py_IncRef(ptr)
+declare void @Py_DecRef(ptr)
+declare ptr @PyEval_SaveThread()
+declare void @PyEval_RestoreThread(ptr)
+declare i64 @PyThread_get_thread_ident()
+declare ptr @aligned_alloc(i64, i64)
+declare void @free(ptr)
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+
+; ---------------------------------------------------------------------------------------------------------------------
+; Numbers between Python's doubles and buffers of float or double. `single` is 1 for float, 0 for double.
+
+; n doubles into a buffer; the address after the last one.
+define internal ptr @narrow(ptr %to, ptr %from, i64 %n, i64 %single) {
+  %is_double = icmp eq i64 %single, 0
+  br i1 %is_double, label %copy, label %next
+copy:
+  %bytes = shl i64 %n, 3
+  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %from, i64 %bytes, i1 false)
+  %end = getelementptr i8, ptr %to, i64 %bytes
+  ret ptr %end
+next:
+  %i = phi i64 [0, %0], [%i.8, %eight], [%i.1, %one]
+  %left = sub i64 %n, %i
+  %at = getelementptr float, ptr %to, i64 %i
+  %of = getelementptr double, ptr %from, i64 %i
+  %many = icmp sge i64 %left, 8
+  br i1 %many, label %eight, label %few
+eight:
+  %wide.8 = load <8 x double>, ptr %of, align 1
+  %narrow.8 = fptrunc <8 x double> %wide.8 to <8 x float>
+  store <8 x float> %narrow.8, ptr %at, align 4
+  %i.8 = add i64 %i, 8
+  br label %next
+few:
+  %any = icmp sgt i64 %left, 0
+  br i1 %any, label %one, label %done
+one:
+  %wide = load double, ptr %of, align 1
+  %narrow = fptrunc double %wide to float
+  store float %narrow, ptr %at
+  %i.1 = add i64 %i, 1
+  br label %next
+done:
+  ret ptr %at
+}
+
+; n numbers of a buffer into doubles.
+define internal void @widen(ptr %to, ptr %from, i64 %n, i64 %single) {
+  %is_double = icmp eq i64 %single, 0
+  br i1 %is_double, label %copy, label %next
+copy:
+  %bytes = shl i64 %n, 3
+  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %from, i64 %bytes, i1 false)
+  ret void
+next:
+  %i = phi i64 [0, %0], [%i.8, %eight], [%i.1, %one]
+  %left = sub i64 %n, %i
+  %at = getelementptr double, ptr %to, i64 %i
+  %of = getelementptr float, ptr %from, i64 %i
+  %many = icmp sge i64 %left, 8
+  br i1 %many, label %eight, label %few
+eight:
+  %narrow.8 = load <8 x float>, ptr %of, align 1
+  %wide.8 = fpext <8 x float> %narrow.8 to <8 x double>
+  store <8 x double> %wide.8, ptr %at, align 8
+  %i.8 = add i64 %i, 8
+  br label %next
+few:
+  %any = icmp sgt i64 %left, 0
+  br i1 %any, label %one, label %done
+one:
+  %narrow = load float, ptr %of, align 1
+  %wide = fpext float %narrow to double
+  store double %wide, ptr %at
+  %i.1 = add i64 %i, 1
+  br label %next
+done:
+  ret void
+}
+
+; One double to where the walk is.
+define internal void @append(ptr %walk, double %number) {
+  %to = get ptr %walk.number
+  %single = get i64 %walk.single
+  %is_double = icmp eq i64 %single, 0
+  br i1 %is_double, label %double, label %float
+double:
+  store double %number, ptr %to
+  %next_double = getelementptr double, ptr %to, i64 1
+  put ptr %next_double, %walk.number
+  ret void
+float:
+  %narrow = fptrunc double %number to float
+  store float %narrow, ptr %to
+  %next_float = getelementptr float, ptr %to, i64 1
+  put ptr %next_float, %walk.number
+  ret void
+}
+
+; Number i of y, as a double.
+define internal double @number_of(ptr %walk, i64 %i) {
+  %y = get ptr %walk.number
+  %single = get i64 %walk.single
+  %is_double = icmp eq i64 %single, 0
+  br i1 %is_double, label %double, label %float
+double:
+  %double.at = getelementptr double, ptr %y, i64 %i
+  %number = load double, ptr %double.at
+  ret double %number
+float:
+  %float.at = getelementptr float, ptr %y, i64 %i
+  %narrow = load float, ptr %float.at
+  %wide = fpext float %narrow to double
+  ret double %wide
+}
+
+; The next word of code.
+define internal i64 @word(ptr %walk) {
+  %code = get ptr %walk.code
+  %word = load i64, ptr %code
+  %next = getelementptr i64, ptr %code, i64 1
+  put ptr %next, %walk.code
+  ret i64 %word
+}
+
+; ---------------------------------------------------------------------------------------------------------------------
+; Arguments. Each of these says whether what it was given fits, and has appended its numbers to x then.
+
+; n objects that must be floats or ints; subclasses, whose own code may do anything, are left to Python.
+define internal i1 @take_numbers(ptr %walk, ptr %objects, i64 %n) {
+  br label %next
+next:
+  %i = phi i64 [0, %0], [%i.1, %number]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %look, label %done
+look:
+  %at = getelementptr ptr, ptr %objects, i64 %i
+  %object = load ptr, ptr %at
+  %missing = icmp eq ptr %object, null
+  br i1 %missing, label %refuse, label %kind
+kind:
+  %type = get i64 %object.ob_type
+  %is_float = icmp eq i64 %type, $float
+  br i1 %is_float, label %float, label %other
+float:
+  %of_float = get double %object.ob_fval
+  br label %number
+other:
+  switch i64 %type, label %refuse [ i64 $int, label %int
+                                    i64 $numpy_float64, label %float ]
+int:
+  %of_int = call double @PyLong_AsDouble(ptr %object)
+  %suspicious = fcmp oeq double %of_int, -1.0
+  br i1 %suspicious, label %ask, label %number
+ask:
+  %error = call ptr @PyErr_Occurred()
+  %fine = icmp eq ptr %error, null
+  br i1 %fine, label %number, label %clear
+clear: ; the int is too large for a double
+  call void @PyErr_Clear()
+  br label %refuse
+number:
+  %x = phi double [%of_float, %float], [%of_int, %int], [%of_int, %ask]
+  call void @append(ptr %walk, double %x)
+  %i.1 = add i64 %i, 1
+  br label %next
+done:
+  ret i1 true
+refuse:
+  ret i1 false
+}
+
+; The data of a Value of the engine's own class: from its home, or the number that its slot holds.
+define internal i1 @take_value(ptr %walk, ptr %value) {
+  %type = get i64 %value.ob_type
+  switch i64 %type, label %refuse [ i64 $Value, label %fits
+                                    i64 $Homed, label %fits ]
+fits:
+  %content = get ptr %value.data
+  %missing = icmp eq ptr %content, null
+  br i1 %missing, label %refuse, label %look
+look:
+  %content.type = get i64 %content.ob_type
+  %is_home = icmp eq i64 %content.type, $Home
+  br i1 %is_home, label %home, label %number
+home:
+  %address = get ptr %content.b_ptr
+  %x = load double, ptr %address
+  call void @append(ptr %walk, double %x)
+  ret i1 true
+number:
+  %slot = getelementptr i8, ptr %value, i64 $data
+  %taken = call i1 @take_numbers(ptr %walk, ptr %slot, i64 1)
+  ret i1 %taken
+refuse:
+  ret i1 false
+}
+
+; n elements of an array, `stride` bytes apart; `descr` is one of the four types that @take_array lets through.
+define internal void @take_elements(ptr %walk, ptr %data, i64 %stride, i64 %n, i64 %descr) {
+  %is_f64 = icmp eq i64 %descr, $float64
+  %is_dense = icmp eq i64 %stride, 8
+  %is_row = and i1 %is_f64, %is_dense
+  br i1 %is_row, label %row, label %next
+row:
+  %to = get ptr %walk.number
+  %single = get i64 %walk.single
+  %after = call ptr @narrow(ptr %to, ptr %data, i64 %n, i64 %single)
+  put ptr %after, %walk.number
+  ret void
+next:
+  %i = phi i64 [0, %0], [%i.1, %element]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %look, label %done
+look:
+  %offset = mul i64 %i, %stride
+  %at = getelementptr i8, ptr %data, i64 %offset
+  switch i64 %descr, label %f64 [ i64 $float32, label %f32
+                                  i64 $int64, label %i64
+                                  i64 $int32, label %i32 ]
+f64:
+  %of_f64 = load double, ptr %at, align 1
+  br label %element
+f32:
+  %float = load float, ptr %at, align 1
+  %of_f32 = fpext float %float to double
+  br label %element
+i64:
+  %long = load i64, ptr %at, align 1
+  %of_i64 = sitofp i64 %long to double
+  br label %element
+i32:
+  %int = load i32, ptr %at, align 1
+  %of_i32 = sitofp i32 %int to double
+  br label %element
+element:
+  %x = phi double [%of_f64, %f64], [%of_f32, %f32], [%of_i64, %i64], [%of_i32, %i32]
+  call void @append(ptr %walk, double %x)
+  %i.1 = add i64 %i, 1
+  br label %next
+done:
+  ret void
+}
+
+; The elements of an array with so many dimensions left, at least one, in C order.
+define internal void @take_axis(ptr %walk, ptr %data, ptr %shape, ptr %strides, i64 %dimensions, i64 %descr) {
+  %n = load i64, ptr %shape
+  %stride = load i64, ptr %strides
+  %is_last = icmp eq i64 %dimensions, 1
+  br i1 %is_last, label %last, label %next
+last:
+  call void @take_elements(ptr %walk, ptr %data, i64 %stride, i64 %n, i64 %descr)
+  ret void
+next:
+  %i = phi i64 [0, %0], [%i.1, %row]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %row, label %done
+row:
+  %offset = mul i64 %i, %stride
+  %at = getelementptr i8, ptr %data, i64 %offset
+  %inner_shape = getelementptr i64, ptr %shape, i64 1
+  %inner_strides = getelementptr i64, ptr %strides, i64 1
+  %inner = sub i64 %dimensions, 1
+  call void @take_axis(ptr %walk, ptr %at, ptr %inner_shape, ptr %inner_strides, i64 %inner, i64 %descr)
+  %i.1 = add i64 %i, 1
+  br label %next
+done:
+  ret void
+}
+
+; An array of numpy's own class, in this processor's byte order, of the shape that the code goes on with.
+define internal i1 @take_array(ptr %walk, ptr %array) {
+  %type = get i64 %array.ob_type
+  %is_array = icmp eq i64 %type, $ndarray
+  br i1 %is_array, label %number_of_dimensions, label %refuse
+number_of_dimensions:
+  %dimensions = call i64 @word(ptr %walk)
+  %nd.32 = get i32 %array.nd
+  %nd = sext i32 %nd.32 to i64
+  %right_number = icmp eq i64 %nd, %dimensions
+  br i1 %right_number, label %axes, label %refuse
+axes:
+  %shape = get ptr %array.dimensions
+  %strides = get ptr %array.strides
+  br label %axis
+axis:
+  %i = phi i64 [0, %axes], [%i.1, %extent]
+  %size = phi i64 [1, %axes], [%size.1, %extent]
+  %more = icmp slt i64 %i, %dimensions
+  br i1 %more, label %extent, label %element_type
+extent:
+  %expected = call i64 @word(ptr %walk)
+  %extent.at = getelementptr i64, ptr %shape, i64 %i
+  %n = load i64, ptr %extent.at
+  %size.1 = mul i64 %size, %n
+  %i.1 = add i64 %i, 1
+  %right_extent = icmp eq i64 %n, %expected
+  br i1 %right_extent, label %axis, label %refuse
+element_type:
+  %descr = get i64 %array.descr
+  switch i64 %descr, label %refuse [ i64 $float64, label %elements
+                                     i64 $float32, label %elements
+                                     i64 $int64, label %elements
+                                     i64 $int32, label %elements ]
+elements:
+  %data = get ptr %array.array_data
+  %flags = get i32 %array.flags
+  %contiguous = and i32 %flags, $contiguous
+  %is_contiguous = icmp ne i32 %contiguous, 0
+  br i1 %is_contiguous, label %at_once, label %by_axis
+at_once:
+  %is_4 = icmp eq i64 %descr, $float32
+  %is_i4 = icmp eq i64 %descr, $int32
+  %is_small = or i1 %is_4, %is_i4
+  %stride = select i1 %is_small, i64 4, i64 8
+  call void @take_elements(ptr %walk, ptr %data, i64 %stride, i64 %size, i64 %descr)
+  ret i1 true
+by_axis:
+  call void @take_axis(ptr %walk, ptr %data, ptr %shape, ptr %strides, i64 %dimensions, i64 %descr)
+  ret i1 true
+refuse:
+  ret i1 false
+}
+
+; n objects that must fit the next codes.
+define internal i1 @take(ptr %walk, ptr %objects, i64 %n) {
+  br label %next
+next:
+  %i = phi i64 [0, %0], [%i.numbers, %numbers], [%i.1, %taken]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %look, label %done
+look:
+  %at = getelementptr ptr, ptr %objects, i64 %i
+  %object = load ptr, ptr %at
+  %missing = icmp eq ptr %object, null
+  br i1 %missing, label %refuse, label %kind
+kind:
+  %type = get i64 %object.ob_type
+  %opcode = call i64 @word(ptr %walk)
+  switch i64 %opcode, label %refuse [ i64 $NUMBERS, label %numbers
+                                      i64 $VALUE, label %value
+                                      i64 $LIST, label %list
+                                      i64 $TUPLE, label %tuple
+                                      i64 $ARRAY, label %array
+                                      i64 $SAME, label %same ]
+numbers: ; so many in a row
+  %count = call i64 @word(ptr %walk)
+  %i.numbers = add i64 %i, %count
+  %took_numbers = call i1 @take_numbers(ptr %walk, ptr %at, i64 %count)
+  br i1 %took_numbers, label %next, label %refuse
+value:
+  %took_value = call i1 @take_value(ptr %walk, ptr %object)
+  br i1 %took_value, label %taken, label %refuse
+list:
+  %is_list = icmp eq i64 %type, $list
+  br i1 %is_list, label %list_items, label %refuse
+list_items:
+  %of_list = get ptr %object.ob_item
+  br label %inner
+tuple:
+  %is_tuple = icmp eq i64 %type, $tuple
+  br i1 %is_tuple, label %tuple_items, label %refuse
+tuple_items:
+  %of_tuple = getelementptr i8, ptr %object, i64 $tuple_items
+  br label %inner
+inner:
+  %items = phi ptr [%of_list, %list_items], [%of_tuple, %tuple_items]
+  %size = get i64 %object.ob_size
+  %expected = call i64 @word(ptr %walk)
+  %right_size = icmp eq i64 %size, %expected
+  br i1 %right_size, label %inside, label %refuse
+inside:
+  %took_items = call i1 @take(ptr %walk, ptr %items, i64 %size)
+  br i1 %took_items, label %taken, label %refuse
+array:
+  %took_array = call i1 @take_array(ptr %walk, ptr %object)
+  br i1 %took_array, label %taken, label %refuse
+same: ; the very object
+  %wanted = call i64 @word(ptr %walk)
+  %address = ptrtoint ptr %object to i64
+  %is_same = icmp eq i64 %address, %wanted
+  br i1 %is_same, label %taken, label %refuse
+taken:
+  %i.1 = add i64 %i, 1
+  br label %next
+done:
+  ret i1 true
+refuse:
+  ret i1 false
+}
+
+; ---------------------------------------------------------------------------------------------------------------------
+; Answers: a new reference each, or null with an exception set.
+
+; A list of the first n numbers of y.
+define internal ptr @list_of_numbers(ptr %walk, i64 %n) {
+  %list = call ptr @PyList_New(i64 %n)
+  %no_list = icmp eq ptr %list, null
+  br i1 %no_list, label %fail, label %next
+next:
+  %i = phi i64 [0, %0], [%i.1, %set]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %number, label %done
+number:
+  %x = call double @number_of(ptr %walk, i64 %i)
+  %object = call ptr @PyFloat_FromDouble(double %x)
+  %no_object = icmp eq ptr %object, null
+  br i1 %no_object, label %drop, label %set
+set:
+  %status = call i32 @PyList_SetItem(ptr %list, i64 %i, ptr %object)
+  %i.1 = add i64 %i, 1
+  br label %next
+drop:
+  call void @Py_DecRef(ptr %list)
+  br label %fail
+fail:
+  ret ptr null
+done:
+  ret ptr %list
+}
+
+; A new array, of the shape and the type that the code goes on with, of the numbers of y from `first` on.
+define internal ptr @array_of_numbers(ptr %walk) {
+  %arguments = alloca [2 x ptr]
+  %first = call i64 @word(ptr %walk)
+  %n = call i64 @word(ptr %walk)
+  %shape = call i64 @word(ptr %walk)
+  %single = get i64 %walk.single
+  %is_double = icmp eq i64 %single, 0
+  %descr = select i1 %is_double, i64 $float64, i64 $float32
+  %descr.at = getelementptr i64, ptr %arguments, i64 1
+  store i64 %shape, ptr %arguments
+  store i64 %descr, ptr %descr.at
+  %array = call ptr @PyObject_Vectorcall(ptr inttoptr (i64 $empty to ptr), ptr %arguments, i64 2, ptr null)
+  %failed = icmp eq ptr %array, null
+  br i1 %failed, label %done, label %fill
+fill:
+  %y = get ptr %walk.number
+  %data = get ptr %array.array_data
+  %unit = select i1 %is_double, i64 8, i64 4
+  %offset = mul i64 %first, %unit
+  %bytes = mul i64 %n, %unit
+  %from = getelementptr i8, ptr %y, i64 %offset
+  call void @llvm.memcpy.p0.p0.i64(ptr %data, ptr %from, i64 %bytes, i1 false)
+  br label %done
+done:
+  ret ptr %array
+}
+
+; What the next code describes. `outputs` is how many numbers of y belong to the answer.
+define internal ptr @build(ptr %walk, i64 %outputs) {
+  %argument = alloca ptr
+  %opcode = call i64 @word(ptr %walk)
+  switch i64 %opcode, label %fail [ i64 $NUMBERS, label %number
+                                    i64 $TRUTH, label %truth
+                                    i64 $LIST, label %list
+                                    i64 $TUPLE, label %tuple
+                                    i64 $ARRAY, label %array
+                                    i64 $SAME, label %same
+                                    i64 $ANOTHER, label %another ]
+number:
+  %i.number = call i64 @word(ptr %walk)
+  %x = call double @number_of(ptr %walk, i64 %i.number)
+  %float = call ptr @PyFloat_FromDouble(double %x)
+  ret ptr %float
+truth: ; nan is true, as in Python
+  %i.truth = call i64 @word(ptr %walk)
+  %condition = call double @number_of(ptr %walk, i64 %i.truth)
+  %is_true = fcmp une double %condition, 0.0
+  %one_or_zero = zext i1 %is_true to i64
+  %bool = call ptr @PyBool_FromLong(i64 %one_or_zero)
+  ret ptr %bool
+same:
+  %constant.word = call i64 @word(ptr %walk)
+  %constant = inttoptr i64 %constant.word to ptr
+  call void @Py_IncRef(ptr %constant)
+  ret ptr %constant
+array:
+  %new_array = call ptr @array_of_numbers(ptr %walk)
+  ret ptr %new_array
+another: ; a callable of Python's makes it of all the numbers
+  %maker.word = call i64 @word(ptr %walk)
+  %maker = inttoptr i64 %maker.word to ptr
+  %all = call ptr @list_of_numbers(ptr %walk, i64 %outputs)
+  store ptr %all, ptr %argument
+  %no_numbers = icmp eq ptr %all, null
+  br i1 %no_numbers, label %fail, label %make
+make:
+  %made = call ptr @PyObject_Vectorcall(ptr %maker, ptr %argument, i64 1, ptr null)
+  call void @Py_DecRef(ptr %all)
+  ret ptr %made
+list:
+  %list.n = call i64 @word(ptr %walk)
+  %list.new = call ptr @PyList_New(i64 %list.n)
+  br label %container
+tuple:
+  %tuple.n = call i64 @word(ptr %walk)
+  %tuple.new = call ptr @PyTuple_New(i64 %tuple.n)
+  br label %container
+container:
+  %is_list = phi i1 [true, %list], [false, %tuple]
+  %n = phi i64 [%list.n, %list], [%tuple.n, %tuple]
+  %new = phi ptr [%list.new, %list], [%tuple.new, %tuple]
+  %no_memory = icmp eq ptr %new, null
+  br i1 %no_memory, label %fail, label %next
+next:
+  %i = phi i64 [0, %container], [%i.1, %in_list], [%i.1, %in_tuple]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %part, label %done
+part:
+  %item = call ptr @build(ptr %walk, i64 %outputs)
+  %i.1 = add i64 %i, 1
+  %no_item = icmp eq ptr %item, null
+  br i1 %no_item, label %drop, label %set
+set:
+  br i1 %is_list, label %in_list, label %in_tuple
+in_list:
+  %status.list = call i32 @PyList_SetItem(ptr %new, i64 %i, ptr %item)
+  br label %next
+in_tuple:
+  %status.tuple = call i32 @PyTuple_SetItem(ptr %new, i64 %i, ptr %item)
+  br label %next
+drop:
+  call void @Py_DecRef(ptr %new)
+  br label %fail
+done:
+  ret ptr %new
+fail:
+  ret ptr null
+}
+
+; ---------------------------------------------------------------------------------------------------------------------
+; Programs.
+
+; A block of memory for one call: the one that the table keeps, or a new one. Null if there is no memory.
+define internal ptr @acquire(ptr %table) {
+  %cache = get ptr %table.cache
+  %kept = atomicrmw xchg ptr %cache, ptr null acq_rel
+  %none = icmp eq ptr %kept, null
+  br i1 %none, label %allocate, label %done
+allocate:
+  %size = get i64 %table.size
+  %new = call ptr @aligned_alloc(i64 64, i64 %size)
+  ret ptr %new
+done:
+  ret ptr %kept
+}
+
+; The block may serve the next call.
+define internal void @release(ptr %table, ptr %block) {
+  %cache = get ptr %table.cache
+  %kept = atomicrmw xchg ptr %cache, ptr %block acq_rel
+  call void @free(ptr %kept)
+  ret void
+}
+
+; From the homes to w, or back from y to the homes: runs of numbers that lie side by side, {home, place, count} each.
+define internal void @read_homes(ptr %table, ptr %w) {
+  %single = get i64 %table.single
+  %runs = get ptr %table.reads
+  %end = get ptr %table.reads_end
+  br label %next
+next:
+  %run = phi ptr [%runs, %0], [%run.1, %copy]
+  %finished = icmp eq ptr %run, %end
+  br i1 %finished, label %done, label %copy
+copy:
+  %home = get ptr %run.home
+  %place = get i64 %run.place
+  %count = get i64 %run.count
+  %to = getelementptr i8, ptr %w, i64 %place
+  %after = call ptr @narrow(ptr %to, ptr %home, i64 %count, i64 %single)
+  %run.1 = getelementptr i8, ptr %run, i64 $run_size
+  br label %next
+done:
+  ret void
+}
+
+define internal void @write_homes(ptr %table, ptr %y) {
+  %single = get i64 %table.single
+  %runs = get ptr %table.writes
+  %end = get ptr %table.writes_end
+  br label %next
+next:
+  %run = phi ptr [%runs, %0], [%run.1, %copy]
+  %finished = icmp eq ptr %run, %end
+  br i1 %finished, label %done, label %copy
+copy:
+  %home = get ptr %run.home
+  %place = get i64 %run.place
+  %count = get i64 %run.count
+  %from = getelementptr i8, ptr %y, i64 %place
+  call void @widen(ptr %home, ptr %from, i64 %count, i64 %single)
+  %run.1 = getelementptr i8, ptr %run, i64 $run_size
+  br label %next
+done:
+  ret void
+}
+
+; main itself: on buffers, or, if it is alone, of nothing but constants.
+define internal void @call_main(ptr %table, ptr %x, ptr %w, ptr %y, ptr %t) {
+  %main = get ptr %table.main
+  %alone = get i64 %table.alone
+  switch i64 %alone, label %on_buffers [ i64 1, label %alone_float
+                                         i64 2, label %alone_double ]
+on_buffers:
+  call void %main(ptr %x, ptr %w, ptr %y, ptr %t)
+  ret void
+alone_float:
+  %float = call float %main()
+  store float %float, ptr %y
+  ret void
+alone_double:
+  %double = call double %main()
+  store double %double, ptr %y
+  ret void
+}
+
+; The rest of a call whose x stands in the block; the block is released. `walk` is used anew.
+define internal ptr @run(ptr %table, ptr %block, ptr %walk) {
+  %x.offset = get i64 %table.x
+  %w.offset = get i64 %table.w
+  %y.offset = get i64 %table.y
+  %t.offset = get i64 %table.t
+  %x = getelementptr i8, ptr %block, i64 %x.offset
+  %w.block = getelementptr i8, ptr %block, i64 %w.offset
+  %y = getelementptr i8, ptr %block, i64 %y.offset
+  %t = getelementptr i8, ptr %block, i64 %t.offset
+  %direct = get ptr %table.direct
+  %copies = icmp eq ptr %direct, null
+  br i1 %copies, label %read, label %go
+read:
+  call void @read_homes(ptr %table, ptr %w.block)
+  br label %go
+go:
+  %w = phi ptr [%w.block, %read], [%direct, %0]
+  %long_work = get i64 %table.long_work
+  %is_short = icmp eq i64 %long_work, 0
+  br i1 %is_short, label %short, label %long
+short:
+  call void @call_main(ptr %table, ptr %x, ptr %w, ptr %y, ptr %t)
+  br label %finish
+long: ; other threads may go on meanwhile
+  %thread = call ptr @PyEval_SaveThread()
+  call void @call_main(ptr %table, ptr %x, ptr %w, ptr %y, ptr %t)
+  call void @PyEval_RestoreThread(ptr %thread)
+  br label %finish
+finish:
+  call void @write_homes(ptr %table, ptr %y)
+  %code = get ptr %table.answer
+  put ptr %code, %walk.code
+  put ptr %y, %walk.number
+  %outputs = get i64 %table.outputs
+  %answer = call ptr @build(ptr %walk, i64 %outputs)
+  call void @release(ptr %table, ptr %block)
+  ret ptr %answer
+}
+
+; The walk over the arguments of a call for a program: its block with x filled in, or null.
+define internal ptr @start(ptr %table, ptr %code, ptr %objects, i64 %n, ptr %walk) {
+  %stale = get i64 %table.stale
+  %is_stale = icmp ne i64 %stale, 0
+  br i1 %is_stale, label %refuse, label %allocate
+allocate:
+  %block = call ptr @acquire(ptr %table)
+  %no_memory = icmp eq ptr %block, null
+  br i1 %no_memory, label %refuse, label %arguments
+arguments:
+  %x.offset = get i64 %table.x
+  %x = getelementptr i8, ptr %block, i64 %x.offset
+  %single = get i64 %table.single
+  put ptr %code, %walk.code
+  put ptr %x, %walk.number
+  put i64 %single, %walk.single
+  %taken = call i1 @take(ptr %walk, ptr %objects, i64 %n)
+  br i1 %taken, label %done, label %give_back
+give_back:
+  call void @release(ptr %table, ptr %block)
+  br label %refuse
+done:
+  ret ptr %block
+refuse:
+  ret ptr null
+}
+
+; The names of a call's named arguments must be the very strings that the form has.
+define internal i1 @same_names(ptr %form, ptr %names) {
+  %named = get i64 %form.named
+  %expected = get ptr %form.names
+  %none = icmp eq ptr %names, null
+  br i1 %none, label %compare, label %size
+size:
+  %some = get i64 %names.ob_size
+  br label %compare
+compare:
+  %n = phi i64 [0, %0], [%some, %size]
+  %right = icmp eq i64 %n, %named
+  br i1 %right, label %next, label %refuse
+next:
+  %i = phi i64 [0, %compare], [%i.1, %name]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %name, label %done
+name:
+  %items = getelementptr i8, ptr %names, i64 $tuple_items
+  %at = getelementptr i64, ptr %items, i64 %i
+  %expected.at = getelementptr i64, ptr %expected, i64 %i
+  %given = load i64, ptr %at
+  %wanted = load i64, ptr %expected.at
+  %is_same = icmp eq i64 %given, %wanted
+  %i.1 = add i64 %i, 1
+  br i1 %is_same, label %next, label %refuse
+done:
+  ret i1 true
+refuse:
+  ret i1 false
+}
+
+; ---------------------------------------------------------------------------------------------------------------------
+; What Python calls. `self` is a ctypes structure.
+
+; f(*args, **kwargs) of a Dispatch: by the first of its forms that the arguments fit, else by its Python function.
+define ptr @entry(ptr %self, ptr %args, i64 %positional, ptr %names) {
+  %walk = alloca [3 x i64]
+  %dispatch = get ptr %self.b_ptr
+  %turn = load i64, ptr inttoptr (i64 $turn to ptr)
+  %nobody_traces = icmp eq i64 %turn, 0
+  br i1 %nobody_traces, label %forms, label %who
+who:
+  %me = call i64 @PyThread_get_thread_ident()
+  %we_trace = icmp eq i64 %me, %turn
+  br i1 %we_trace, label %slow, label %forms
+forms:
+  %first = get ptr %dispatch.forms
+  br label %next
+next:
+  %at = phi ptr [%first, %forms], [%at.1, %another]
+  %form = load ptr, ptr %at
+  %no_more = icmp eq ptr %form, null
+  br i1 %no_more, label %slow, label %count
+count:
+  %expected = get i64 %form.positional
+  %right_count = icmp eq i64 %expected, %positional
+  br i1 %right_count, label %compare_names, label %another
+compare_names:
+  %right_names = call i1 @same_names(ptr %form, ptr %names)
+  br i1 %right_names, label %try, label %another
+try:
+  %table = get ptr %form.table
+  %code = get ptr %form.code
+  %named = get i64 %form.named
+  %n = add i64 %positional, %named
+  %block = call ptr @start(ptr %table, ptr %code, ptr %args, i64 %n, ptr %walk)
+  %refused = icmp eq ptr %block, null
+  br i1 %refused, label %another, label %run
+another:
+  %at.1 = getelementptr ptr, ptr %at, i64 1
+  br label %next
+run:
+  %answer = call ptr @run(ptr %table, ptr %block, ptr %walk)
+  ret ptr %answer
+slow:
+  %function = get ptr %dispatch.slow
+  %result = call ptr @PyObject_Vectorcall(ptr %function, ptr %args, i64 %positional, ptr %names)
+  ret ptr %result
+}
+
+; call(numbers) of a Table: the answer to a list of just the numbers of x, or NotImplemented.
+define ptr @on_numbers(ptr %self, ptr %numbers) {
+  %walk = alloca [3 x i64]
+  %argument = alloca ptr
+  store ptr %numbers, ptr %argument
+  %table = get ptr %self.b_ptr
+  %code = get ptr %table.numbers
+  %block = call ptr @start(ptr %table, ptr %code, ptr %argument, i64 1, ptr %walk)
+  %refused = icmp eq ptr %block, null
+  br i1 %refused, label %refuse, label %run
+run:
+  %answer = call ptr @run(ptr %table, ptr %block, ptr %walk)
+  ret ptr %answer
+refuse:
+  call void @Py_IncRef(ptr inttoptr (i64 $NotImplemented to ptr))
+  ret ptr inttoptr (i64 $NotImplemented to ptr)
+}
+
+; Each of n rows, of as many doubles as x has, into a row of answers. Whether it could.
+define i1 @on_rows(ptr %table, ptr %rows, ptr %answers, i64 %n) {
+  %stale = get i64 %table.stale
+  %is_stale = icmp ne i64 %stale, 0
+  br i1 %is_stale, label %refuse, label %allocate
+allocate:
+  %block = call ptr @acquire(ptr %table)
+  %no_memory = icmp eq ptr %block, null
+  br i1 %no_memory, label %refuse, label %begin
+begin:
+  %x.offset = get i64 %table.x
+  %w.offset = get i64 %table.w
+  %y.offset = get i64 %table.y
+  %t.offset = get i64 %table.t
+  %x = getelementptr i8, ptr %block, i64 %x.offset
+  %w = getelementptr i8, ptr %block, i64 %w.offset
+  %y = getelementptr i8, ptr %block, i64 %y.offset
+  %t = getelementptr i8, ptr %block, i64 %t.offset
+  %single = get i64 %table.single
+  %inputs = get i64 %table.inputs
+  %outputs = get i64 %table.outputs
+  %shift = sub i64 3, %single
+  %bytes = shl i64 %outputs, %shift
+  call void @read_homes(ptr %table, ptr %w)
+  %thread = call ptr @PyEval_SaveThread()
+  br label %next
+next:
+  %i = phi i64 [0, %begin], [%i.1, %row]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %row, label %done
+row:
+  %first = mul i64 %i, %inputs
+  %from = getelementptr double, ptr %rows, i64 %first
+  %after = call ptr @narrow(ptr %x, ptr %from, i64 %inputs, i64 %single)
+  call void @call_main(ptr %table, ptr %x, ptr %w, ptr %y, ptr %t)
+  %offset = mul i64 %i, %bytes
+  %to = getelementptr i8, ptr %answers, i64 %offset
+  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %y, i64 %bytes, i1 false)
+  %i.1 = add i64 %i, 1
+  br label %next
+done:
+  call void @PyEval_RestoreThread(ptr %thread)
+  call void @release(ptr %table, ptr %block)
+  ret i1 true
+refuse:
+  ret i1 false
+}

@@ -1,0 +1,197 @@
+"""Homes: where the numbers of Values live once compiled code reads or sets them.
+
+What comes in: the data and gradients of Values that a program reads and sets. What goes out: a home for each, a 64-bit
+float in a block of memory, those of one program side by side. From then on Python reads and writes that home, and
+compiled code the same without asking Python, so that a call costs no more for a million parameters than for none.
+
+    >>> v = Value(2)
+    >>> [home] = homes([(v, "data")])
+    >>> v.data = 3.5
+    >>> home.value
+    3.5
+    >>> home.value = 4.0
+    >>> v, v * 2, isinstance(v, Value)
+    (Value(data=4.0, grad=0), Value(data=8.0, grad=0), True)
+
+The slot of the Value holds its home instead of a number, and its class is `Homed`, whose `data` and `grad` look
+through. A slot may hold anything: what is no number that a home can hold goes into the slot itself, the home is left,
+and the programs that read it are told. Copies and pickles of a Value have no home.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import numbers
+import threading
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from micrograd.engine import Value
+from micrograd.jit.trace import SLOTS, Slot, patched_classes
+
+ALIGNMENT = 64  # bytes; vectors of any width may be read from the start of a block, and past its end
+moving = threading.RLock()  # nobody moves while another does; reading and writing a home needs no lock
+
+
+class Home(ctypes.c_double):
+    """A number in a block. It keeps the block alive; the programs that read the block are among its `readers`."""
+
+    __slots__ = ()
+
+
+def block_of(size: int) -> Any:
+    """A block of so many homes: an array of them."""
+    memory = (ctypes.c_char * (size * ctypes.sizeof(Home) + 2 * ALIGNMENT))()
+    block = (Home * size).from_buffer(memory, -ctypes.addressof(memory) % ALIGNMENT)
+    setattr(block, "readers", weakref.WeakSet())
+    return block
+
+
+def looking_through(name: str) -> property:
+    """`data` or `grad` of a Value whose slot may hold a home."""
+    get, put, delete = SLOTS[name].__get__, SLOTS[name].__set__, SLOTS[name].__delete__
+
+    def read(v: Value) -> Any:
+        x = get(v)
+        return x.value if x.__class__ is Home else x
+
+    def write(v: Value, x: Any) -> None:
+        try:
+            home = get(v)
+        except AttributeError:  # deleted
+            home = None
+        if home.__class__ is not Home:
+            put(v, x)
+        elif x.__class__ is float:
+            home.value = x
+        elif (number := as_float(x)) is not None:
+            home.value = number
+        else:
+            with moving:
+                put(v, x)
+                tell_readers(home)
+
+    def leave(v: Value) -> None:
+        with moving:
+            home = get(v)
+            delete(v)
+            if home.__class__ is Home:
+                tell_readers(home)
+
+    return property(read, write, leave)
+
+
+def tell_readers(home: Home) -> None:
+    """Somebody has left: no program may read the block before it has looked who still lives there."""
+    block: Any = home._b_base_
+    for reader in block.readers:
+        reader.homes_left()
+
+
+def as_float(x: Any) -> float | None:
+    """The very number that x is, of Python or numpy, as a float; None if there is none."""
+    if x.__class__ is float:
+        return x
+    if x.__class__ not in (int, bool) and not (type(x).__module__ == "numpy" and isinstance(x, numbers.Real)):
+        return None
+    try:
+        number = float(x)
+    except OverflowError:
+        return None
+    return number if number == x or x != x else None
+
+
+class Homed(Value):
+    """A Value with homes. It calls itself what it was before, is copied as that, and needs no more memory."""
+
+    __slots__ = ()
+    data = looking_through("data")
+    grad = looking_through("grad")
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """As the class that it was reduces it, with that class in place of the present one."""
+        homed: Any = type(self)
+        before: Any = homed.__bases__[0]
+
+        def renamed(part: Any) -> Any:
+            if part.__class__ is tuple:
+                return tuple(before if item is homed else item for item in part)
+            return before if part is homed else part
+
+        reduced = before.__reduce_ex__(self, protocol)
+        return tuple(map(renamed, reduced)) if isinstance(reduced, tuple) else reduced
+
+
+Homed.__name__ = Homed.__qualname__ = Value.__name__
+Homed.__module__ = Value.__module__
+patched_classes.append(Homed)
+
+
+def homed_class(cls: type) -> type | None:
+    """The class of Values of class `cls` that have homes; None for a class that does things its own way."""
+    if issubclass(cls, Homed):
+        return cls
+    if cls is Value:
+        return Homed
+    owner = {name: kind for kind in reversed(cls.__mro__) for name in vars(kind)}
+    own_way = ["__setattr__", "__delattr__", "__getattribute__", "__init_subclass__", "__class__"]
+    if type(cls) is not type or {owner[name] for name in SLOTS} != {Value} or {owner[n] for n in own_way} != {object}:
+        return None
+    for known in cls.__subclasses__():
+        if known.__bases__ == (cls, Homed):
+            return known
+    names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    try:
+        return type(cls.__name__, (cls, Homed), {**names, "__slots__": (), "__reduce_ex__": Homed.__reduce_ex__})
+    except TypeError:  # it may not be a base
+        return None
+
+
+def homes(slots: Sequence[Slot], former: Mapping[Slot, Home] | None = None, readers: Iterable[Any] = ()) -> Any:
+    """The home of each slot, in a list; None, and nothing moved, if one of them can have none.
+
+    Slots without a home get the one they have in `former`, or a new one, in a new block, in the order they come in.
+    Of the `readers`, `homes_left()` will be called when anything leaves one of the blocks that these homes are in.
+    """
+    with moving:
+        found: dict[Slot, Home] = {}
+        new: dict[Slot, float] = {}
+        for slot in slots:
+            content = SLOTS[slot[1]].__get__(slot[0]) if has(slot) else None
+            number = None if content.__class__ is Home else as_float(content)
+            if content.__class__ is Home:
+                found[slot] = content
+            elif number is None:
+                return None
+            else:
+                new[slot] = number
+        owners = {v for v, _ in new}
+        classes: dict[type, Any] = {cls: homed_class(cls) for cls in set(map(type, owners))}
+        if None in classes.values():
+            return None
+        try:
+            for v in owners:
+                v.__class__ = classes[type(v)]
+        except TypeError:  # the two have not the same layout
+            return None
+        known = former or {}
+        rooms = iter(block_of(sum(slot not in known for slot in new)))
+        for slot, number in new.items():
+            home = found[slot] = known[slot] if slot in known else next(rooms)
+            home.value = number
+            SLOTS[slot[1]].__set__(slot[0], home)
+        result = [found[slot] for slot in slots]
+        blocks: dict[int, Any] = {id(home._b_base_): home._b_base_ for home in result}
+        for block in blocks.values():
+            block.readers.update(readers)
+        return result
+
+
+def has(slot: Slot) -> bool:
+    """Does the slot hold anything?"""
+    try:
+        SLOTS[slot[1]].__get__(slot[0])
+    except AttributeError:
+        return False
+    return True
