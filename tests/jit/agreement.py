@@ -1,0 +1,164 @@
+"""Whether eager execution, the tape, the loop nests and the machine code of a random program agree.
+
+`check_case(case)` runs a Case of random_programs eagerly, on Bounded numbers, and compiled, call by call, each in a
+world of its own, and compares results and the state of all Values after each call; and for the first call the stages
+in between. Disagreement is an AssertionError that says where.
+"""
+
+import math
+
+import numpy as np
+import programs
+from bounded import Bounded, set_precision
+from random_programs import argument_of
+
+from micrograd.engine import Value
+from micrograd.jit import STAGES, jit
+from micrograd.jit.nests import check, interpret
+from micrograd.jit.roll import roll
+from micrograd.jit.signature import signature
+
+
+class EagerRaises(Exception):
+    """Eager execution of the program raises: there is nothing to compare with."""
+
+
+class Statistics:
+    """How many numbers were compared, how many of them strictly, and how near the worst was to its bound."""
+
+    def __init__(self):
+        self.compared = self.strict = self.open = 0
+        self.worst = 0.0
+
+    def note(self, expected, actual):
+        self.compared += 1
+        if expected.error == math.inf:
+            self.open += 1
+        elif not math.isfinite(expected.number) or expected.delta <= 1e-3 * abs(expected.number):
+            self.strict += 1
+        if math.isfinite(expected.number) and 0 < expected.delta < math.inf:
+            self.worst = max(self.worst, abs(actual - expected.number) / expected.delta)
+
+
+def run(world, function, case, k, number=None):
+    """Call number k of a case, after the assignments that come before it: the result, and the state after it."""
+    parameters = world["parameters"]
+    lift = number or (lambda x: x)
+    for i, name, x in case.changes[k]:
+        setattr(parameters[i % len(parameters)], name, lift(x))
+    arguments = [argument_of(a, x, number) for a, x in zip(case.arguments, case.calls[k])]
+    with np.errstate(all="ignore"):
+        result = function(*arguments)
+    return result, [(v.data, v.grad) for v in world["state"]]
+
+
+def bounded_world(case):
+    world = case.world()
+    for v in world["state"]:
+        v.data, v.grad = Bounded(v.data), Bounded(v.grad)
+    return world
+
+
+def compare(path, expected, actual, statistics, dtype="f64"):
+    """AssertionError unless `actual`, of compiled code, is what Bounded numbers allow."""
+    if isinstance(expected, Value):
+        expected = expected.data
+    if isinstance(expected, (list, tuple, dict)):
+        assert type(actual) is type(expected), f"{path} is {actual!r}, not {type(expected).__name__}"
+        assert len(actual) == len(expected), f"{path} has {len(actual)} elements, not {len(expected)}"
+        if isinstance(expected, dict):
+            assert list(actual) == list(expected), f"{path} has the keys {list(actual)}"
+        items = expected.items() if isinstance(expected, dict) else enumerate(expected)
+        for key, x in items:
+            compare(f"{path}[{key!r}]", x, actual[key], statistics, dtype)
+    elif isinstance(expected, np.ndarray):
+        assert isinstance(actual, np.ndarray), f"{path} is {actual!r}, not an array"
+        assert actual.shape == expected.shape, f"{path} has shape {actual.shape}, not {expected.shape}"
+        compare(path, expected.reshape(-1).tolist(), actual.reshape(-1).tolist(), statistics, dtype)
+    elif isinstance(expected, bool) or not isinstance(expected, (Bounded, float, int)):
+        assert actual == expected, f"{path} is {actual!r}, not {expected!r}"
+        assert type(actual) is type(expected), f"{path} is {actual!r}, not {expected!r}"
+    else:
+        if not isinstance(expected, Bounded):
+            expected = Bounded(expected)
+        if isinstance(actual, Value):  # where the call was an eager one
+            actual = actual.data
+        kinds = (bool, int) if expected.truth else (float, int)
+        assert isinstance(actual, kinds), f"{path} is {actual!r}, not {expected!r}"
+        statistics.note(expected, actual)
+        assert expected.allows(actual), f"{path} is {actual!r}, not {expected!r}"
+
+
+def check_case(case, dtypes=("f64", "f32"), statistics=None, stages=True):
+    """AssertionError where compiled and eager execution of a case differ; EagerRaises where there is nothing to compare."""
+    statistics = statistics or Statistics()
+    eager = case.world()
+    expected = []
+    try:
+        for k in range(len(case.calls)):
+            expected.append(run(eager, eager["program"], case, k))
+    except Exception as error:
+        raise EagerRaises(f"{type(error).__name__}: {error}") from error
+    for dtype in dtypes:
+        set_precision(dtype)
+        bounds, world = bounded_world(case), case.world()
+        ways = {
+            "compiled": jit(world["program"], dtype=dtype),
+            "again": jit(world["program"], dtype=dtype),
+            "eager": world["program"],
+        }
+        for k, how in enumerate(case.plan):
+            before = {(id(v), name): float(getattr(v, name)) for v in world["state"] for name in ("data", "grad")}
+            if k == 0:
+                parameters = world["parameters"]
+                before |= {(id(parameters[i % len(parameters)]), name): x for i, name, x in case.changes[0]}
+            limits, after = run(bounds, bounds["program"], case, k, Bounded)
+            result, state = run(world, ways[how], case, k)
+            where = f"call {k} ({how}) in {dtype}:"
+            compare(f"{where} result", limits, result, statistics, dtype)
+            compare(f"{where} state", after, state, statistics, dtype)
+            if stages and k == 0 and dtype == "f64":
+                check_stages(case, ways["compiled"], before, limits, after, statistics)
+    return statistics
+
+
+def numbers_of(result):
+    """The traced numbers of a result, in the order in which they are placed: no constants."""
+    if isinstance(result, Value):
+        result = result.data
+    if isinstance(result, dict):
+        result = list(result.values())
+    if isinstance(result, np.ndarray):
+        result = result.reshape(-1).tolist() if result.dtype == object else []
+    if isinstance(result, (list, tuple)):
+        return [x for part in result for x in numbers_of(part)]
+    return [result] if isinstance(result, Bounded) else []
+
+
+def check_stages(case, compiled, before, limits, after, statistics):
+    """The tape and the loop nests of the first call give the numbers that the machine code gave; and all can be shown."""
+    trace = compiled._latest().trace
+    inputs = []
+    for a, x in zip(case.arguments, case.calls[0]):
+        signature(argument_of(a, x), inputs)
+    weights = [before.get((id(v), name), float(getattr(v, name))) for v, name in trace.live]
+    with np.errstate(all="ignore"):
+        from_tape = programs.outputs_of(trace.tape, inputs, weights)
+    nests = roll(trace.tape)
+    check(nests)
+    from_nests = interpret(nests, inputs, weights).tolist()
+    assert len(from_nests) == len(from_tape), "the loop nests have another number of outputs"
+    wanted = numbers_of(limits)
+    answers = len(from_tape) - len(trace.set)
+    if len(wanted) == answers:
+        for name, outputs in (("tape", from_tape), ("nests", from_nests)):
+            compare(f"outputs of the {name}", wanted, outputs[:answers], statistics)
+    for name, outputs in (("tape", from_tape), ("nests", from_nests)):
+        for (v, slot), x in zip(trace.set, outputs[answers:]):
+            at = next((i for i, w in enumerate(compiled.__wrapped__.__globals__["state"]) if w is v), None)
+            if at is not None:
+                compare(f"{slot} of state {at} by the {name}", after[at][slot == "grad"], x, statistics)
+    for stage in STAGES:
+        if stage != "asm" or len(trace.tape.ops) < 200:
+            assert compiled.ir(stage)
+    assert compiled.explain()
