@@ -7,7 +7,7 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check install
 MESSAGE = printf '\n%s\n\n' # what went wrong, or what takes so long
 
-.PHONY: help demo test lint format notebooks bench bench-eager bench-jit bench-elementary bench-import clean
+.PHONY: help demo test fuzz soak lint format notebooks bench bench-eager bench-jit bench-elementary bench-import clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets (the default)
@@ -18,6 +18,12 @@ demo: .venv/.demo  ## train a network on the moons, draw what it learned: moon_m
 
 test: .venv/.test  ## run every test: tests/, the examples in docstrings, the notebooks
 	$(BIN)/python -m pytest -n $(JOBS)
+
+fuzz: .venv/.test  ## 2000 random programs, eager against compiled; make fuzz SEED=1 PROGRAMS=100 for certain ones
+	$(BIN)/python tests/jit/fuzz.py --programs $(or $(PROGRAMS),2000) $(addprefix --seed ,$(SEED))
+
+soak: .venv/.test  ## a million calls, 300 compilations, 8 threads: no leak, no race; some minutes
+	SOAK=1 $(BIN)/python -m pytest tests/jit/test_leaks.py tests/jit/test_threads.py
 
 lint: .venv/.lint  ## check format, style and types
 	$(BIN)/ruff format --check .

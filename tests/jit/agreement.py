@@ -39,6 +39,16 @@ class Statistics:
         if math.isfinite(expected.number) and 0 < expected.delta < math.inf:
             self.worst = max(self.worst, abs(actual - expected.number) / expected.delta)
 
+    def include(self, other):
+        self.compared += other.compared
+        self.strict += other.strict
+        self.open += other.open
+        self.worst = max(self.worst, other.worst)
+
+    def __str__(self):
+        parts = f"{self.strict} of them strictly and {self.open} not at all"
+        return f"{self.compared} numbers compared, {parts}; the worst is at {self.worst:.2f} of its bound."
+
 
 def run(world, function, case, k, number=None):
     """Call number k of a case, after the assignments that come before it: the result, and the state after it."""
@@ -46,7 +56,9 @@ def run(world, function, case, k, number=None):
     lift = number or (lambda x: x)
     for i, name, x in case.changes[k]:
         setattr(parameters[i % len(parameters)], name, lift(x))
-    arguments = [argument_of(a, x, number) for a, x in zip(case.arguments, case.calls[k])]
+    arguments = [
+        argument_of(a, x, number, wide=function is world["program"]) for a, x in zip(case.arguments, case.calls[k])
+    ]
     with np.errstate(all="ignore"):
         result = function(*arguments)
     return result, [(v.data, v.grad) for v in world["state"]]
@@ -59,8 +71,8 @@ def bounded_world(case):
     return world
 
 
-def compare(path, expected, actual, statistics, dtype="f64"):
-    """AssertionError unless `actual`, of compiled code, is what Bounded numbers allow."""
+def compare(path, expected, actual, statistics, strict=False):
+    """AssertionError unless `actual` is what Bounded numbers allow; `strict`, down to whether it is a float or a bool."""
     if isinstance(expected, Value):
         expected = expected.data
     if isinstance(expected, (list, tuple, dict)):
@@ -70,21 +82,24 @@ def compare(path, expected, actual, statistics, dtype="f64"):
             assert list(actual) == list(expected), f"{path} has the keys {list(actual)}"
         items = expected.items() if isinstance(expected, dict) else enumerate(expected)
         for key, x in items:
-            compare(f"{path}[{key!r}]", x, actual[key], statistics, dtype)
+            compare(f"{path}[{key!r}]", x, actual[key], statistics, strict)
     elif isinstance(expected, np.ndarray):
         assert isinstance(actual, np.ndarray), f"{path} is {actual!r}, not an array"
         assert actual.shape == expected.shape, f"{path} has shape {actual.shape}, not {expected.shape}"
-        compare(path, expected.reshape(-1).tolist(), actual.reshape(-1).tolist(), statistics, dtype)
+        compare(path, expected.reshape(-1).tolist(), actual.reshape(-1).tolist(), statistics, strict)
     elif isinstance(expected, bool) or not isinstance(expected, (Bounded, float, int)):
         assert actual == expected, f"{path} is {actual!r}, not {expected!r}"
         assert type(actual) is type(expected), f"{path} is {actual!r}, not {expected!r}"
     else:
-        if not isinstance(expected, Bounded):
+        kinds = (float, type(expected))  # a plain number comes back as it is
+        if isinstance(expected, Bounded):
+            kinds = (bool,) if expected.truth else (float,)
+        else:
             expected = Bounded(expected)
         if isinstance(actual, Value):  # where the call was an eager one
             actual = actual.data
-        kinds = (bool, int) if expected.truth else (float, int)
-        assert isinstance(actual, kinds), f"{path} is {actual!r}, not {expected!r}"
+        if not isinstance(actual, (int, float, np.bool_)) or strict and type(actual) not in kinds:
+            raise AssertionError(f"{path} is {actual!r}, a {type(actual).__name__}, not {expected!r}")
         statistics.note(expected, actual)
         assert expected.allows(actual), f"{path} is {actual!r}, not {expected!r}"
 
@@ -115,8 +130,8 @@ def check_case(case, dtypes=("f64", "f32"), statistics=None, stages=True):
             limits, after = run(bounds, bounds["program"], case, k, Bounded)
             result, state = run(world, ways[how], case, k)
             where = f"call {k} ({how}) in {dtype}:"
-            compare(f"{where} result", limits, result, statistics, dtype)
-            compare(f"{where} state", after, state, statistics, dtype)
+            compare(f"{where} result", limits, result, statistics, strict=how != "eager")
+            compare(f"{where} state", after, state, statistics)
             if stages and k == 0 and dtype == "f64":
                 check_stages(case, ways["compiled"], before, limits, after, statistics)
     return statistics

@@ -19,7 +19,9 @@ import operator
 from micrograd import ops
 from micrograd.engine import Value
 
-SLACK = 16  # roundings of one operation that we allow for: sums of many terms in another order, functions good to some ulp
+SLACK = (
+    16  # roundings of one operation that we allow for: sums of many terms in another order, functions good to some ulp
+)
 UNIT, LARGEST, SMALLEST, SINGLE = 0.0, 0.0, 0.0, False
 PLAIN = {"add": operator.add, "sub": operator.sub, "mul": operator.mul}
 
@@ -74,6 +76,8 @@ class Bounded:
             return True
         if not math.isfinite(self.number):
             return same_class(self.number, other)
+        if self.number == other == 0 and self.error == 0 and self.signed:
+            return math.copysign(1, self.number) == math.copysign(1, other)
         return abs(other - self.number) <= self.delta
 
     def refused(self, *_):
@@ -158,7 +162,7 @@ def div(a, b):
 
 def power(a, b):
     y = ops.power(a.number, b.number)
-    if a.error == math.inf or b.error == math.inf or not a.signed:
+    if a.error == math.inf or b.error == math.inf or not a.signed or a.number < 0 and b.error:
         return Bounded(y, math.inf)
     around = [
         ops.power(a.number + i * a.delta, b.number + j * b.delta)

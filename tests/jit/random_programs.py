@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from hypothesis import strategies as st
 
-from micrograd import ops
 from micrograd.engine import Value
 
 PRELUDE = """\
@@ -41,7 +40,22 @@ def flat(x):
 
 # Sizes: every remainder by the lanes of a vector, and a few larger ones around its multiples.
 SIZES = (*range(1, 13), 15, 16, 17, 20, 23, 24, 25, 31, 32, 33, 40)
-SHAPES = ((1, 9), (9, 1), (1, 1), (2, 3), (3, 2), (4, 4), (5, 8), (8, 5), (3, 17), (16, 3), (7, 7), (8, 8), (2, 33), (33, 2))
+SHAPES = (
+    (1, 9),
+    (9, 1),
+    (1, 1),
+    (2, 3),
+    (3, 2),
+    (4, 4),
+    (5, 8),
+    (8, 5),
+    (3, 17),
+    (16, 3),
+    (7, 7),
+    (8, 8),
+    (2, 33),
+    (33, 2),
+)
 LARGE_SHAPES = ((17, 33), (16, 16), (33, 17), (1, 100), (64, 5), (12, 40))
 SPECIAL = ("nan", "inf", "-inf", "0.0", "-0.0", "1e308", "-1e308", "1e-308", "5e-324", "-5e-324", "1.0", "-1.0", "1e30")
 KINDS = ("list", "list", "list", "tuple", "ints", "f64", "f32", "i64", "values", "mixed")
@@ -110,8 +124,11 @@ def mapped(function, x):
     return [mapped(function, part) for part in x] if isinstance(x, list) else function(x)
 
 
-def argument_of(argument, numbers, number=None):
-    """What a call is given: of its own kind, or as lists or arrays of f64, or of what `number` makes of the numbers."""
+def argument_of(argument, numbers, number=None, wide=False):
+    """What a call is given, of the argument's kind; of what `number` makes of the numbers; or, `wide`, arrays in f64.
+
+    Eager execution takes the wide ones, for it would calculate with the elements of an f32 array in f32.
+    """
     kind = argument.kind
     if number:
         if kind in ("f64", "f32", "i64") and argument.shape:
@@ -123,7 +140,7 @@ def argument_of(argument, numbers, number=None):
             return mapped(Value, x)
         return tuples(x) if kind == "tuple" else x
     if kind in ("f64", "f32", "i64"):
-        dtype = {"f64": np.float64, "f32": np.float32, "i64": np.int64}[kind]
+        dtype = np.float64 if wide else {"f64": np.float64, "f32": np.float32, "i64": np.int64}[kind]
         return np.array(numbers, dtype=dtype) if argument.shape else dtype(numbers)
     if kind == "values":
         return mapped(Value, numbers)
@@ -417,7 +434,7 @@ def dense_rows(b):
         return
     w, bias = b.parameter((n, m)), b.parameter((n,))
     f, largest = b.activation()
-    inner = f.format(f"sum((wi * xi for wi, xi in zip(u, row)), c)")
+    inner = f.format("sum((wi * xi for wi, xi in zip(u, row)), c)")
     text = f"[[{inner} for u, c in zip({w.text}, {bias.text})] for row in {x.text}]"
     b.let("m", text, (rows, n), largest(m * x.size * w.size + 1.5), True, 2 * rows * n * m)
 
@@ -454,7 +471,11 @@ def reduction(b):
         y = b.vector(n)
         b.let("s", f"sum(p * q for p, q in zip({a}, {y.text}))", (), n * x.size * y.size, x.value or y.value, 2 * n)
     elif style == "norm":
-        f, size = ("ops.sqrt(sum(p * p for p in {}) + 0.1)", n * x.size) if b.chance(60) else ("sum(p * p for p in {}) ** 0.5", n * x.size)
+        f, size = (
+            ("ops.sqrt(sum(p * p for p in {}) + 0.1)", n * x.size)
+            if b.chance(60)
+            else ("sum(p * p for p in {}) ** 0.5", n * x.size)
+        )
         if b.wild and not x.value:
             f = "ops.sqrt(sum(p * p for p in {}))"
         b.let("s", f.format(a), (), size, x.value, 2 * n)
@@ -470,7 +491,7 @@ def reduction(b):
     elif style == "loop":
         name = b.name("s")
         start = b.choose(("0.0", "0", "Value(0)", "Value(1.0)"))
-        f, size, value = b.formula([Variable("p", (), x.size, x.value)], 2)
+        f, size, _ = b.formula([Variable("p", (), x.size, x.value)], 2)
         b.say(f"{name} = {start}", f"for p in {a}:", f"    {name} {b.choose(('+=', '-='))} {f}")
         b.made(name, (), n * size, x.value or "Value" in start, 4 * n)
     elif style == "variance":
@@ -478,7 +499,9 @@ def reduction(b):
         b.say(f"mean = sum({a}) / {n}", f"{name} = sum((p - mean) ** 2 for p in {a}) / {n}")
         b.made(name, (), 4 * x.size**2, x.value, 4 * n)
         if b.chance(60):
-            b.let("v", f"[{'(p - mean) / ops.sqrt(' + name + ' + 0.1)'} for p in {a}]", (n,), 3 * x.size, x.value, 4 * n)
+            b.let(
+                "v", f"[{'(p - mean) / ops.sqrt(' + name + ' + 0.1)'} for p in {a}]", (n,), 3 * x.size, x.value, 4 * n
+            )
     else:
         shift = f" - {a}[0]" if b.chance(50) else ""
         bound = f"ops.tanh(p{shift})" if x.size > 4 and not b.wild else f"p{shift}"
@@ -515,7 +538,7 @@ def reduction_of_matrix(b):
 
 def pairs(b):
     """Triangular loops over pairs: an energy, or the forces."""
-    x = b.vector(limit=max(1, min(24, int(((b.budget - b.cost) / 4) ** 0.5))))
+    x = b.vector(limit=max(1, min(24, int((max(4, b.budget - b.cost) / 4) ** 0.5))))
     (n,) = x.shape
     if n > 25:
         return
@@ -552,15 +575,23 @@ def stencil(b):
     b.say(f"{u} = list({x.text})", f"for _ in range({steps}):")
     size, value = x.size, x.value or k.value
     if style == "inside":
-        b.say(f"    {u} = [{u}[i] if i in (0, {n - 1}) else {u}[i] + {k.text} * ({u}[i - 1] - 2 * {u}[i] + {u}[i + 1]) for i in range({n})]")
+        b.say(
+            f"    {u} = [{u}[i] if i in (0, {n - 1}) else {u}[i] + {k.text} * ({u}[i - 1] - 2 * {u}[i] + {u}[i + 1]) for i in range({n})]"
+        )
     elif style == "zero":
-        b.say(f"    {u} = [{u}[i] + {k.text} * sum({u}[j] for j in (i - 1, i + 1) if 0 <= j < {n}) for i in range({n})]")
+        b.say(
+            f"    {u} = [{u}[i] + {k.text} * sum({u}[j] for j in (i - 1, i + 1) if 0 <= j < {n}) for i in range({n})]"
+        )
     elif style == "clamp":
         b.say(f"    {u} = [{k.text} * {u}[max(i - 1, 0)] + {u}[min(i + 1, {n - 1})] * 0.5 for i in range({n})]")
     elif style == "periodic":
         b.say(f"    {u} = [{k.text} * ({u}[i - 1] + {u}[(i + 1) % {n}]) - 0.5 * {u}[i] for i in range({n})]")
     else:
-        b.say(f"    {u} = [{k.text} * ({u}[abs(i - 1)] - {u}[{n - 1} - abs({n - 1} - (i + 1))]) for i in range({n})]" if n > 1 else f"    {u} = [{k.text} * p for p in {u}]")
+        b.say(
+            f"    {u} = [{k.text} * ({u}[abs(i - 1)] - {u}[{n - 1} - abs({n - 1} - (i + 1))]) for i in range({n})]"
+            if n > 1
+            else f"    {u} = [{k.text} * p for p in {u}]"
+        )
     b.made(u, (n,), size * (1 + 4 * k.size) ** steps, False if n <= 2 or style == "inside" else value, 6 * n * steps)
 
 
@@ -572,7 +603,9 @@ def stencil2d(b):
     k = b.scalar()
     u = b.name("m")
     near = b.name("near")
-    b.say(f"{near} = lambda i, j: [(i + a, j + c) for a, c in ((-1, 0), (1, 0), (0, -1), (0, 1)) if 0 <= i + a < {n} and 0 <= j + c < {m}]")
+    b.say(
+        f"{near} = lambda i, j: [(i + a, j + c) for a, c in ((-1, 0), (1, 0), (0, -1), (0, 1)) if 0 <= i + a < {n} and 0 <= j + c < {m}]"
+    )
     if b.chance(50):
         f = f"{x.text}[i][j] + {k.text} * (sum({x.text}[p][q] for p, q in {near}(i, j)) - len({near}(i, j)) * {x.text}[i][j])"
     else:
@@ -601,14 +634,21 @@ def convolution(b):
 def convolution2d(b):
     x = b.matrix(120)
     n, m = x.shape
-    k, l = b.draw(st.integers(1, min(3, n))), b.draw(st.integers(1, min(3, m)))
-    if 2 * n * m * k * l + b.cost > b.budget:
+    k, h = b.draw(st.integers(1, min(3, n))), b.draw(st.integers(1, min(3, m)))
+    if 2 * n * m * k * h + b.cost > b.budget:
         return
-    w = b.parameter((k, l))
+    w = b.parameter((k, h))
     f, largest = b.activation()
-    inner = f.format(f"sum({w.text}[a][c] * {x.text}[i + a][j + c] for a in range({k}) for c in range({l}))")
-    shape = (n - k + 1, m - l + 1)
-    b.let("m", f"[[{inner} for j in range({shape[1]})] for i in range({shape[0]})]", shape, largest(k * l * x.size * 1.5), True, 2 * n * m * k * l)
+    inner = f.format(f"sum({w.text}[a][c] * {x.text}[i + a][j + c] for a in range({k}) for c in range({h}))")
+    shape = (n - k + 1, m - h + 1)
+    b.let(
+        "m",
+        f"[[{inner} for j in range({shape[1]})] for i in range({shape[0]})]",
+        shape,
+        largest(k * h * x.size * 1.5),
+        True,
+        2 * n * m * k * h,
+    )
 
 
 def recurrence(b):
@@ -626,14 +666,20 @@ def recurrence(b):
     if style == "pair":
         other = b.name("s")
         b.say(f"{other} = {c.text}", f"for p in {x.text}:")
-        b.say(f"    {state}, {other} = ops.tanh({state} + 0.1 * ({a.text} * {state} - {state} * {other})), ops.sin({other} + 0.1 * p * {state})")
+        b.say(
+            f"    {state}, {other} = ops.tanh({state} + 0.1 * ({a.text} * {state} - {state} * {other})), ops.sin({other} + 0.1 * p * {state})"
+        )
         b.say(f"    {out}.append({state} * {other})")
     else:
         f = f"ops.tanh({a.text} * {state} + {c.text} * p)" if style == "tanh" else f"0.5 * {state} + {c.text} * p"
         if style == "formula":
             leaves[0].value = False  # it may begin as a plain number
             f = f"ops.{b.choose(('tanh', 'sigmoid', 'sin'))}({b.formula(leaves, 2)[0]})"
-        b.say(f"for p in {x.text}:" if b.chance(70) else f"for p in reversed({x.text}):", f"    {state} = {f}", f"    {out}.append({state})")
+        b.say(
+            f"for p in {x.text}:" if b.chance(70) else f"for p in reversed({x.text}):",
+            f"    {state} = {f}",
+            f"    {out}.append({state})",
+        )
     size = 1.0 if style != "linear" else 2 * c.size * x.size + 3
     b.made(out, (n,), size, False, 5 * n)
     b.variables.append(Variable(state, (), size, False))
@@ -648,7 +694,9 @@ def recurrent_network(b):
     w, u, c = b.parameter((n, n)), b.parameter((n,)), b.parameter((n,))
     h = b.name("v")
     b.say(f"{h} = [0.0 for _ in range({n})]" if b.chance(50) else f"{h} = {c.text}", f"for p in {x.text}:")
-    b.say(f"    {h} = [ops.tanh(sum({w.text}[i][j] * {h}[j] for j in range({n})) + {u.text}[i] * p + {c.text}[i]) for i in range({n})]")
+    b.say(
+        f"    {h} = [ops.tanh(sum({w.text}[i][j] * {h}[j] for j in range({n})) + {u.text}[i] * p + {c.text}[i]) for i in range({n})]"
+    )
     b.made(h, (n,), 1.0, True, 3 * n * n * steps)
 
 
@@ -667,7 +715,13 @@ def cumulative(b):
         return
     order = f"reversed({x.text})" if style == "backwards" else x.text
     f = {"max": f"ops.maximum({total}, p)", "mean": f"0.9 * {total} + 0.1 * p"}.get(style, f"{total} + p")
-    b.say(f"{total} = {b.choose(('0.0', f'{x.text}[0]'))}", f"{out} = []", f"for p in {order}:", f"    {total} = {f}", f"    {out}.append({total})")
+    b.say(
+        f"{total} = {b.choose(('0.0', f'{x.text}[0]'))}",
+        f"{out} = []",
+        f"for p in {order}:",
+        f"    {total} = {f}",
+        f"    {out}.append({total})",
+    )
     b.made(out, (n,), x.size * (n if style in ("sum", "backwards") else 1), x.value, 2 * n)
 
 
@@ -675,7 +729,24 @@ def indexing(b):
     x = b.vector()
     (n,) = x.shape
     a = x.text
-    style = b.choose(("reversed", "strided", "shuffled", "repeated", "slice", "shift", "joined", "interleaved", "even odd", "literals", "single", "banded", "outer", "matrix"))
+    style = b.choose(
+        (
+            "reversed",
+            "strided",
+            "shuffled",
+            "repeated",
+            "slice",
+            "shift",
+            "joined",
+            "interleaved",
+            "even odd",
+            "literals",
+            "single",
+            "banded",
+            "outer",
+            "matrix",
+        )
+    )
     shape, size, cost, value = (n,), x.size, 0, x.value
     if style == "reversed":
         text = f"[{a}[{n - 1} - i] for i in range({n})]"
@@ -718,7 +789,10 @@ def indexing(b):
         shape, text = (), f"{a}[{k}]"
     elif style == "banded":
         w = b.draw(st.integers(1, 3))
-        text, cost = f"[sum({a}[j] for j in range(max(0, i - {w}), min({n}, i + {w + 1}))) for i in range({n})]", (2 * w + 1) * n
+        text, cost = (
+            f"[sum({a}[j] for j in range(max(0, i - {w}), min({n}, i + {w + 1}))) for i in range({n})]",
+            (2 * w + 1) * n,
+        )
         size = (2 * w + 1) * size
     elif style == "outer":
         y = b.vector(limit=12)
@@ -779,9 +853,13 @@ def attention(b):
     score, out = b.name("m"), b.name("m")
     last = b.choose((f"{t}", "i + 1"))
     b.say(f"{out} = []", f"for i in range({t}):")
-    b.say(f"    z = [ops.exp(ops.tanh(sum({q.text}[i][r] * {k.text}[j][r] for r in range({d})) * {round(d**-0.5, 3)})) for j in range({last})]")
+    b.say(
+        f"    z = [ops.exp(ops.tanh(sum({q.text}[i][r] * {k.text}[j][r] for r in range({d})) * {round(d**-0.5, 3)})) for j in range({last})]"
+    )
     b.say(f"    {score} = sum(z)")
-    b.say(f"    {out}.append([ops.divide(sum(z[j] * {v.text}[j][r] for j in range({last})), {score}) for r in range({d})])")
+    b.say(
+        f"    {out}.append([ops.divide(sum(z[j] * {v.text}[j][r] for j in range({last})), {score}) for r in range({d})])"
+    )
     b.made(out, (t, d), v.size, q.value or k.value or v.value, 6 * t * t * d)
 
 
@@ -798,7 +876,14 @@ def network(b):
     b.parameters.append(model)
     inputs, f = b.choose((x.text, f"[*{x.text}]")), model.text
     one = sizes[-1] == 1
-    b.let("s" if one else "v", f"{f}({inputs})", () if one else (sizes[-1],), 8 * n * x.size, True, 2 * sum(sizes) * max(n, *sizes))
+    b.let(
+        "s" if one else "v",
+        f"{f}({inputs})",
+        () if one else (sizes[-1],),
+        8 * n * x.size,
+        True,
+        2 * sum(sizes) * max(n, *sizes),
+    )
 
 
 def whole_arrays(b):
@@ -844,13 +929,19 @@ def total_of(b):
             terms.append(f"sum(p * p for p in {v.text}) * {round(1 / n, 3)}" if square else f"sum({v.text}) / {n}")
         else:
             n = v.shape[0] * v.shape[1]
-            terms.append(f"sum((p - 0.5) ** 2 for row in {v.text} for p in row) / {n}" if square else f"sum(p for row in {v.text} for p in row) * 0.1")
+            terms.append(
+                f"sum((p - 0.5) ** 2 for row in {v.text} for p in row) / {n}"
+                if square
+                else f"sum(p for row in {v.text} for p in row) * 0.1"
+            )
     if b.chance(30) or not terms:
         terms.append("0.01 * sum(p * p for p in parameters)")
     first = terms[0] if any(v.value for v in chosen) or "parameters" in terms[-1] else f"Value(0) + {terms[0]}"
     b.say(f"loss = {' + '.join([first, *terms[1:]])}")
     if not any(v.value for v in chosen):
-        b.lines[-1] = b.lines[-1].replace("loss = ", "loss = Value(0.0) + ", 1) if "Value(0)" not in b.lines[-1] else b.lines[-1]
+        b.lines[-1] = (
+            b.lines[-1].replace("loss = ", "loss = Value(0.0) + ", 1) if "Value(0)" not in b.lines[-1] else b.lines[-1]
+        )
 
 
 UPDATES = ("none", "none", "backward", "sgd", "sgd", "sgd", "momentum", "SGD", "Adam", "fancy")
@@ -876,9 +967,22 @@ def learning(b, update):
     elif update == "momentum":
         rate = "0.1" if rate == "rate" else rate
         setup.append("velocity = [Value(0.0) for _ in parameters]")
-        b.say("for p, v in zip(parameters, velocity):", "    v.data = 0.9 * v.data + p.grad", f"    p.data -= {rate} * v.data")
+        b.say(
+            "for p, v in zip(parameters, velocity):",
+            "    v.data = 0.9 * v.data + p.grad",
+            f"    p.data -= {rate} * v.data",
+        )
     elif update in ("SGD", "Adam"):
-        options = {"SGD": ("", ", momentum=0.9", ", weight_decay=0.01", ", momentum=0.9, nesterov=True", ", momentum=0.5, dampening=0.1"), "Adam": ("", ", weight_decay=0.01", ", betas=(0.5, 0.9)")}
+        options = {
+            "SGD": (
+                "",
+                ", momentum=0.9",
+                ", weight_decay=0.01",
+                ", momentum=0.9, nesterov=True",
+                ", momentum=0.5, dampening=0.1",
+            ),
+            "Adam": ("", ", weight_decay=0.01", ", betas=(0.5, 0.9)"),
+        }
         setup.append(f"optimizer = {update}(parameters, lr=0.05{b.choose(options[update])})")
         if b.chance(20):
             b.say("optimizer.zero_grad()")
@@ -887,10 +991,27 @@ def learning(b, update):
             setup.append(f"schedule = {b.choose(('LinearDecay', 'CosineDecay'))}(optimizer, end=0.01, steps=5)")
             b.say("schedule.step()")
     elif update == "fancy":
-        style = b.choose(("average", "swap", "reversed", "clip", "normalise", "counter", "scaled gradient", "copy", "partial", "twice"))
+        style = b.choose(
+            (
+                "average",
+                "swap",
+                "reversed",
+                "clip",
+                "normalise",
+                "counter",
+                "scaled gradient",
+                "copy",
+                "partial",
+                "twice",
+            )
+        )
         if style == "average":
             setup.append("average = [Value(0.5) for _ in parameters]")
-            b.say("for e, p in zip(average, parameters):", "    p.data -= 0.1 * p.grad", "    e.data = 0.9 * e.data + 0.1 * p.data")
+            b.say(
+                "for e, p in zip(average, parameters):",
+                "    p.data -= 0.1 * p.grad",
+                "    e.data = 0.9 * e.data + 0.1 * p.data",
+            )
         elif style == "swap":
             b.say("parameters[0].data, parameters[-1].data = parameters[-1].data, parameters[0].data")
         elif style == "reversed":
@@ -898,10 +1019,18 @@ def learning(b, update):
         elif style == "clip":
             b.say("for p in parameters:", "    p.data = ops.minimum(ops.maximum(p.data - 0.1 * p.grad, -1.0), 1.0)")
         elif style == "normalise":
-            b.say("norm = ops.sqrt(sum(p.grad * p.grad for p in parameters) + 1e-6)", "for p in parameters:", "    p.data = p.data - ops.divide(0.1 * p.grad, norm)")
+            b.say(
+                "norm = ops.sqrt(sum(p.grad * p.grad for p in parameters) + 1e-6)",
+                "for p in parameters:",
+                "    p.data = p.data - ops.divide(0.1 * p.grad, norm)",
+            )
         elif style == "counter":
             setup.append("counter = [Value(0), Value(1.0)]")
-            b.say("counter[0].data += 1", "counter[1].data = loss.data", "parameters[0].data = parameters[0].data + counter[0].data")
+            b.say(
+                "counter[0].data += 1",
+                "counter[1].data = loss.data",
+                "parameters[0].data = parameters[0].data + counter[0].data",
+            )
         elif style == "scaled gradient":
             b.say("for p in parameters:", "    p.grad = p.grad * 0.5", "    p.data = p.data - p.grad")
         elif style == "copy":
@@ -910,7 +1039,13 @@ def learning(b, update):
         elif style == "partial":
             b.say("for p in parameters[::2]:", "    p.data -= 0.1 * p.grad", "parameters[-1].data = 0.25")
         else:
-            b.say("for p in parameters:", "    p.data -= 0.1 * p.grad", "for p in parameters:", "    p.data -= 0.01 * p.grad", "    p.grad = 0")
+            b.say(
+                "for p in parameters:",
+                "    p.data -= 0.1 * p.grad",
+                "for p in parameters:",
+                "    p.data -= 0.01 * p.grad",
+                "    p.grad = 0",
+            )
     if zero == "after":
         b.say("for p in parameters:", "    p.grad = 0.0")
     return setup
@@ -935,7 +1070,9 @@ def returned(b, learned):
     if b.chance(10) and candidates:
         flat_ones = [v for v in b.variables if len(v.shape) == 1]
         if flat_ones:
-            things.append(f"np.array([getattr(p, 'data', p) for p in {b.choose(flat_ones).text}], dtype=object)")
+            things.append(
+                f"np.array([p.data if isinstance(p, Value) else p for p in {b.choose(flat_ones).text}], dtype=object)"
+            )
     if b.chance(10):
         numbers = [v.text for v in b.variables if v.shape == ()]
         if numbers:
@@ -1009,7 +1146,9 @@ def cases(draw, wild=False, budget=None):
     made = [constructor(v, numbers) for v in b.parameters]
     models = [v.text for v in b.parameters if v.shape and v.shape[0] == "model"]
     lists = [v.text for v in b.parameters if v.text not in models]
-    made.append(f"parameters = [{', '.join(f'*flat({n})' for n in lists)}{', ' * bool(lists)}{', '.join(f'*{n}.parameters()' for n in models)}]")
+    made.append(
+        f"parameters = [{', '.join(f'*flat({n})' for n in lists)}{', ' * bool(lists)}{', '.join(f'*{n}.parameters()' for n in models)}]"
+    )
     if models:
         made.append("for i, p in enumerate(parameters):")
         made.append(f"    p.data = round(((i * {numbers.rng.randrange(1, 97)} + 13) % 97) / 50 - 1, 2)")
@@ -1037,7 +1176,11 @@ def cases(draw, wild=False, budget=None):
     size = draw(st.integers(2, 4))
     for k in range(size):
         calls.append(tuple(numbers.shaped(a.shape, 0.1 if a.name == "rate" else 2.0, a.kind) for a in b.arguments))
-        changed = [] if k == 0 else [(numbers.rng.randrange(1000), "data", numbers.float(1.5)) for _ in range(numbers.rng.randrange(3))]
+        changed = (
+            []
+            if k == 0
+            else [(numbers.rng.randrange(1000), "data", numbers.float(1.5)) for _ in range(numbers.rng.randrange(3))]
+        )
         if k and numbers.rng.random() < 0.2:
             changed.append((numbers.rng.randrange(1000), "grad", numbers.float()))
         changes.append(tuple(changed))

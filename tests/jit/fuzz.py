@@ -1,0 +1,152 @@
+"""Random programs, eager against compiled, in numbers: `make fuzz`, or python tests/jit/fuzz.py --help.
+
+The programs run in a process of their own, under a limit of memory and time, so that a crash, a hang or a leak is a
+failure like any other: hypothesis makes it small, and it is printed as a script, with the seed that finds it again.
+"""
+
+import argparse
+import multiprocessing
+import random
+import re
+import resource
+import sys
+import time
+import traceback
+import warnings
+
+from agreement import EagerRaises, Statistics, check_case
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from random_programs import cases
+
+KINDS = ("tame", "tame", "tame", "tame", "wild", "wild", "large")
+TIMEOUT = 180  # seconds for one program
+LIFE = 400  # programs that one process runs
+
+
+@st.composite
+def any_case(draw):
+    """A tame program, a wild one, or a large one."""
+    kind = draw(st.sampled_from(KINDS))
+    return draw(cases(wild=kind == "wild", budget=4000 if kind == "large" else None))
+
+
+def work(connection, memory):
+    """Check the cases that come through a connection, and send back what became of them."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory << 30, memory << 30))
+    warnings.simplefilter("error")
+    while True:
+        case, dtypes = connection.recv()
+        try:
+            statistics = check_case(case, dtypes)
+            connection.send(("agrees", statistics))
+        except EagerRaises as error:
+            connection.send(("raises", str(error)))
+        except BaseException as error:
+            shown = str(error) if isinstance(error, AssertionError) else traceback.format_exc(limit=-4)
+            connection.send(("differs", shown))
+
+
+class Worker:
+    """A process that checks cases; a new one after each LIFE of them, and where it died."""
+
+    def __init__(self, memory):
+        self.memory, self.process, self.age = memory, None, 0
+
+    def start(self):
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=work, args=(other, self.memory), daemon=True)
+        self.process.start()
+        other.close()
+        self.age = 0
+
+    def stop(self):
+        if self.process:
+            self.process.kill()
+            self.process.join()
+            self.connection.close()
+            self.process = None
+
+    def check(self, case, dtypes=("f64", "f32")):
+        """What became of a case: "agrees", "raises" or "differs", and more of it."""
+        if self.process is None or self.age >= LIFE:
+            self.stop()
+            self.start()
+        self.age += 1
+        try:
+            self.connection.send((case, dtypes))
+            if not self.connection.poll(TIMEOUT):
+                self.stop()
+                return "differs", f"no answer within {TIMEOUT} s"
+            return self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join(10)
+            code = self.process.exitcode
+            self.stop()
+            return "differs", f"the process died: exit code {code}"
+
+
+class Failure(AssertionError):
+    pass
+
+
+def fuzz(programs, number, memory, survey):
+    """Check so many programs. The failures: the message and smallest case of each kind."""
+    worker, statistics, failures, began = Worker(memory), Statistics(), {}, time.time()
+    counts = {"agrees": 0, "raises": 0, "differs": 0}
+
+    @seed(number)
+    @settings(
+        max_examples=programs,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate] if survey else [Phase.generate, Phase.shrink],
+        report_multiple_bugs=False,
+    )
+    @given(any_case())
+    def every_program_agrees(case):
+        fate, more = worker.check(case)
+        counts[fate] += 1
+        if fate == "agrees":
+            statistics.include(more)
+        total = sum(counts.values())
+        if total % 200 == 0:
+            print(f"{total} programs, {counts['differs']} differ, {time.time() - began:.0f} s", flush=True)
+        if fate == "differs":
+            kind = re.sub(r"-?\d[\w.+-]*", "#", more)
+            if kind not in failures or len(str(case)) < len(str(failures[kind][1])):
+                failures[kind] = more, case
+            if not survey:
+                failures.clear()
+                failures[kind] = more, case
+                raise Failure(more)
+
+    try:
+        every_program_agrees()
+    except Failure:
+        pass
+    finally:
+        worker.stop()
+    fates = ", ".join(f"{n} {fate}" for fate, n in counts.items())
+    print(f"{sum(counts.values())} programs in {time.time() - began:.0f} s: {fates}. {statistics}")
+    return failures
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--programs", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--memory", type=int, default=6, help="GB of addresses that a process may have")
+    parser.add_argument("--survey", action="store_true", help="go on after a failure, and do not make it small")
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    failures = fuzz(options.programs, options.seed, options.memory, options.survey)
+    for message, case in failures.values():
+        print(f"\n{'-' * 80}\n{case}\n\n# {message}\n# found with the seed {options.seed}")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()
