@@ -19,7 +19,7 @@ from micrograd.jit.roll import roll
 from micrograd.jit.signature import signature
 
 
-class EagerRaises(Exception):
+class EagerError(Exception):
     """Eager execution of the program raises: there is nothing to compare with."""
 
 
@@ -72,7 +72,7 @@ def bounded_world(case):
 
 
 def compare(path, expected, actual, statistics, strict=False):
-    """AssertionError unless `actual` is what Bounded numbers allow; `strict`, down to whether it is a float or a bool."""
+    """AssertionError unless `actual` is what Bounded numbers allow; `strict`, of their types too."""
     if isinstance(expected, Value):
         expected = expected.data
     if isinstance(expected, (list, tuple, dict)):
@@ -105,7 +105,7 @@ def compare(path, expected, actual, statistics, strict=False):
 
 
 def check_case(case, dtypes=("f64", "f32"), statistics=None, stages=True):
-    """AssertionError where compiled and eager execution of a case differ; EagerRaises where there is nothing to compare."""
+    """AssertionError where compiled and eager execution differ; EagerError where there is nothing to compare."""
     statistics = statistics or Statistics()
     eager = case.world()
     expected = []
@@ -113,7 +113,7 @@ def check_case(case, dtypes=("f64", "f32"), statistics=None, stages=True):
         for k in range(len(case.calls)):
             expected.append(run(eager, eager["program"], case, k))
     except Exception as error:
-        raise EagerRaises(f"{type(error).__name__}: {error}") from error
+        raise EagerError(f"{type(error).__name__}: {error}") from error
     for dtype in dtypes:
         set_precision(dtype)
         bounds, world = bounded_world(case), case.world()
@@ -151,7 +151,7 @@ def numbers_of(result):
 
 
 def check_stages(case, compiled, before, limits, after, statistics):
-    """The tape and the loop nests of the first call give the numbers that the machine code gave; and all can be shown."""
+    """Tape and loop nests of the first call give the numbers that the machine code gave; every stage can be shown."""
     trace = compiled._latest().trace
     inputs = []
     for a, x in zip(case.arguments, case.calls[0]):

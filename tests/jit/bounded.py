@@ -44,7 +44,7 @@ def representable(x):
 
 
 class Bounded:
-    """`number`, and a correct calculation of it is at most UNIT * `error` away; `signed` unless the sign of 0 is open."""
+    """A correct calculation of `number` is at most UNIT * `error` away; `signed` unless the sign of 0 is open."""
 
     __slots__ = ("number", "error", "signed", "truth")
 

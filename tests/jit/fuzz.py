@@ -14,7 +14,7 @@ import time
 import traceback
 import warnings
 
-from agreement import EagerRaises, Statistics, check_case
+from agreement import EagerError, Statistics, check_case
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from random_programs import cases
@@ -40,7 +40,7 @@ def work(connection, memory):
         try:
             statistics = check_case(case, dtypes)
             connection.send(("agrees", statistics))
-        except EagerRaises as error:
+        except EagerError as error:
             connection.send(("raises", str(error)))
         except BaseException as error:
             shown = str(error) if isinstance(error, AssertionError) else traceback.format_exc(limit=-4)
@@ -87,7 +87,7 @@ class Worker:
             return "differs", f"the process died: exit code {code}"
 
 
-class Failure(AssertionError):
+class DisagreementError(AssertionError):
     pass
 
 
@@ -121,11 +121,11 @@ def fuzz(programs, number, memory, survey):
             if not survey:
                 failures.clear()
                 failures[kind] = more, case
-                raise Failure(more)
+                raise DisagreementError(more)
 
     try:
         every_program_agrees()
-    except Failure:
+    except DisagreementError:
         pass
     finally:
         worker.stop()
