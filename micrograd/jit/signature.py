@@ -178,10 +178,13 @@ def array_of(items: list[Any], shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def as_array(x: Any) -> Any:
-    """A numpy array of what numpy can make one of, such as a torch tensor."""
+    """A numpy array of what numpy can make one of, such as a torch tensor; ArgumentError for one that will not have it."""
     import numpy as np
 
-    return np.asarray(x)
+    try:
+        return np.asarray(x)
+    except Exception as error:  # whatever its __array__ raises: it needs its gradient, lies on another device...
+        raise ArgumentError(f"must be what numpy can make an array of, got {type(x).__name__}: {error}") from error
 
 
 def float_of(x: Any) -> float:
