@@ -1,22 +1,33 @@
 """Tracing: a Value's graph, or a function run once on symbols, written on a tape.
 
 What comes in: a `Value`; or a function, and arguments whose numbers are symbols. What goes out: a `Trace`, the tape
-with the Values that each call reads and sets. How Values come to write on a tape is told in `values`.
+with the Values that each call reads and sets.
+
+Values write on the tape in two ways, to one result. The long one is the engine: the data of a Value is a `Symbol`, and
+the engine's methods, `backward()` included, calculate with it as with any number, knowing nothing of traces. The short
+one is for what Values mostly do, the operations of the engine's table on unmodified Values: for the time of a trace
+the methods of `short` and `sweep` stand in the place of the engine's, and write the rows themselves. The two mix as
+they fall: whatever the short way does not know goes the long way.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import operator
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from micrograd import ops
 from micrograd.engine import Value, topological
+from micrograd.jit import short, sweep
 from micrograd.jit.order import ranks
 from micrograd.jit.signature import FIRST_NUMBER, Answer, answer, arguments
 from micrograd.jit.tape import LONG, Symbol, Tape
-from micrograd.jit.values import SLOTS, Outside, Slot, patched_classes, tracing, turn, values_on
+from micrograd.jit.values import SLOTS, Outside, Slot, Traced, patched_classes
 
 __all__ = [
     "SLOTS",
@@ -40,6 +51,7 @@ ON_DATA: dict[str, Callable[..., Any]] = {
     "ReLU": ops.relu,
     **{name: getattr(ops, name) for name in (*ops.OF_ONE[1:], "maximum", "minimum", "where")},
 }
+ENGINE = short.ENGINE | sweep.ENGINE  # the methods of Value as they are when nothing is traced
 
 
 @dataclass
@@ -93,7 +105,12 @@ def evaluate(op: str, operands: list[Any]) -> Any:
 
 
 def trace_function(
-    function: Callable[..., Any], keys: tuple[Any, Any], inputs: int, dtype: str, number: Callable[[Symbol], Any]
+    function: Callable[..., Any],
+    keys: tuple[Any, Any],
+    inputs: int,
+    dtype: str,
+    number: Callable[[Symbol], Any],
+    fast: bool = True,
 ) -> Trace:
     """One run of `function` with arguments of these keys, of the positional and of the named ones.
 
@@ -108,7 +125,7 @@ def trace_function(
         tape.outputs.append(tape.index_of(symbol))
         return len(tape.outputs) - 1
 
-    with values_on(tape) as outside:
+    with values_on(tape, fast) as outside:
         numbers = iter([number(tape.input(i)) for i in range(inputs)])
         positional, named = (arguments(key, numbers) for key in keys)
         result = function(*positional, **named)
@@ -142,3 +159,100 @@ def kind_of(result: Any) -> str:
     if isinstance(result, list) and all(isinstance(y, Value) for y in result):
         return "list"
     return "other"
+
+
+turn = ctypes.c_uint64(0)  # the thread that traces, 0 for none; in memory, so that compiled code can look, too
+_turns = threading.RLock()  # one trace at a time: it changes the class Value for everyone
+
+
+def tracing() -> bool:
+    """Is this thread in the middle of a trace?"""
+    return turn.value == threading.get_ident()
+
+
+def slot_property(tape: Tape, outside: Outside, kind: Any, thread: int, owner: type, name: str) -> property:
+    """What replaces the `data` or the `grad` of a class of Values from outside.
+
+    A Value that is being made gets the class of those within; one of a subclass keeps its own, and holds a Symbol.
+    """
+    original: Any = owner.__dict__[name]
+    slot, data, ident = SLOTS[name], SLOTS["data"].__get__, threading.get_ident
+
+    def is_outside(v: Value) -> bool | None:
+        """Whether it is from outside; None for one that is only being made."""
+        try:
+            return type(data(v)) is not Symbol
+        except AttributeError:
+            return None
+
+    def read(v: Value) -> Any:
+        if ident() != thread:
+            return original.__get__(v, type(v))
+        return Symbol(tape, outside.row(v, name)) if is_outside(v) else slot.__get__(v)
+
+    def write(v: Value, x: Any) -> None:
+        if ident() != thread:
+            original.__set__(v, x)
+        elif is_outside(v):
+            outside.set(v, name, tape.index_of(x))
+        elif name == "data" and type(v) is Value and is_outside(v) is None:
+            v.__class__ = kind
+            v.data = x
+        else:
+            slot.__set__(v, Symbol(tape, tape.index_of(x)) if name == "data" else x)
+
+    return property(read, write)
+
+
+def is_original(name: str) -> bool:
+    """Is this method of Value the engine's, or what another trace has put in its place?"""
+    method = Value.__dict__[name]
+    return method is ENGINE[name] or method.__module__ in (short.__name__, sweep.__name__)
+
+
+@contextmanager
+def values_on(tape: Tape, fast: bool = True) -> Iterator[Outside]:
+    """For a time, let the Values of this thread write on the tape; other threads see what they always saw.
+
+    `fast` is the short way, where there is one; without it there is the engine alone, to the same result.
+
+    The cyclic garbage collector rests meanwhile: a trace makes objects by the hundred thousand, and none is garbage.
+    """
+    with _turns:
+        thread, before = threading.get_ident(), turn.value
+        outside = Outside(tape)
+        kind: Any = type("Value", (Traced,), {"__slots__": (), "_tape": tape, "_own": {}})
+        found, stop = short.methods(tape, outside, kind, thread)
+        new: dict[tuple[type, str], Any] = {}
+        if fast:
+            new = {(Value, name): method for name, method in found.items() if is_original(name)}
+        if fast and is_original("backward") and is_original("_backward"):
+            new[Value, "backward"] = sweep.backward_method(tape, outside, kind)
+        for owner in patched_classes:
+            for name in ("data", "grad"):
+                new[owner, name] = slot_property(tape, outside, kind, thread, owner, name)
+        old = {(owner, name): owner.__dict__[name] for owner, name in new}
+        collects = gc.isenabled()
+
+        def restore() -> None:
+            turn.value = before
+            for (owner, name), x in old.items():
+                if owner.__dict__[name] is not x:  # a class may not be changed endlessly without becoming slower
+                    setattr(owner, name, x)
+            stop()
+            tape.close()
+            kind._tape, kind._own = None, {}
+            if collects:
+                gc.enable()
+
+        try:
+            try:
+                turn.value = thread
+                gc.disable()
+                for (owner, name), x in new.items():
+                    setattr(owner, name, x)
+                yield outside
+            finally:
+                restore()
+        finally:
+            restore()  # once more, for Ctrl-C may have come just before
