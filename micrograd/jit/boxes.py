@@ -36,6 +36,17 @@ class Arrangement:
     extents: tuple[int, ...]
     mask: AffineMap | Bools | None = None
 
+    def repeated(self, steps: int) -> Arrangement:
+        """The same box once for each step: a new first dimension."""
+        n, mask = len(self.coordinates), self.mask
+        step = np.repeat(np.arange(steps), n)[:, None]
+        if isinstance(mask, AffineMap):
+            mask = AffineMap(mask.offset, (0, *mask.strides))
+        elif mask is not None:
+            mask = np.broadcast_to(mask, (steps, *mask.shape))
+        coordinates = np.concatenate([step, np.tile(self.coordinates, (steps, 1))], 1)
+        return Arrangement(coordinates, (steps, *self.extents), mask)
+
 
 def perfect(places: Integers) -> tuple[list[int], Integers]:
     """The extents, outermost first, of the inner dimensions in which the rows run evenly, and the rows where these

@@ -6,13 +6,13 @@ in a box is left to `layout`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from micrograd.jit.graph import CONSTANT, INPUT, MUL, POW, SUM, WEIGHT, Graph, edge_owners
+from micrograd.jit.graph import CONSTANT, COPY, INPUT, MUL, POW, SUM, WEIGHT, Graph, edge_owners
 from micrograd.jit.nests import Integers
 
 UNROLLED = 3  # at most so many terms of a class are written one by one; more are a reduction
@@ -27,24 +27,47 @@ class Classes:
     op: list[int]
     members: Integers
     start: Integers
+    loops: list[TimeLoop] = field(default_factory=list)
 
     def rows(self, c: int) -> Integers:
         return self.members[self.start[c] : self.start[c + 1]]
 
 
-def classify(graph: Graph) -> Classes:
+@dataclass
+class TimeLoop:
+    """Classes from `first` to before `stop` whose rows are those of the steps of a recurrence, step by step.
+
+    Of a class c of which a step reads what earlier steps left, `initial[c]` has the rows that copy what stands for it in
+    the steps before the first: a line each, the last one first, with -1 where there is none. They are of that class too,
+    but not among its members.
+    """
+
+    steps: int
+    first: int
+    stop: int
+    initial: dict[int, Integers]
+
+
+def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classes:
     """Isomorphism classes, numbered so that each comes after those of its operands; the leaves' are 0, 1 and 2.
 
     The keys are exact, not hashes of what they stand for. Sums of one term, which are that plus a number or times one,
-    are not of a class with longer ones. Of `graph`, the operands of products and the terms of sums
-    are put into the order of their classes.
+    are not of a class with longer ones. The `given` classes come first, some rows and their operation each; whatever
+    their operands, these are of one class.
     """
     of = [0] * len(graph.op)
     table: dict[Any, int] = {}
     class_op = [CONSTANT, WEIGHT, INPUT]
+    unknown = graph.live.copy()
+    unknown[graph.op == COPY] = False
+    for rows, o in given:
+        unknown[rows] = False
+        for i in rows.tolist():
+            of[i] = len(class_op)
+        class_op.append(o)
     class_of = of.__getitem__
     op, start, operand = graph.op.tolist(), graph.start.tolist(), graph.operand.tolist()
-    for i in np.flatnonzero(graph.live).tolist():
+    for i in np.flatnonzero(unknown).tolist():
         o = op[i]
         if o <= INPUT:
             of[i] = o
@@ -68,8 +91,7 @@ def classify(graph: Graph) -> Classes:
             class_op.append(o)
         of[i] = c
     classes = np.array(of, np.int64)
-    by_class(graph, classes)
-    live = np.flatnonzero(graph.live)
+    live = np.flatnonzero(graph.live & (graph.op != COPY))
     members = live[np.argsort(classes[live], kind="stable")]
     starts = np.searchsorted(classes[members], np.arange(len(class_op) + 1))
     return Classes(classes, class_op, members, starts)
@@ -151,10 +173,12 @@ def only_readers(graph: Graph, classes: Classes) -> Iterator[tuple[int, int]]:
         return
     owner = edge_owners(graph)
     uses = np.bincount(graph.operand, minlength=len(graph.op))
+    uses[graph.operand[graph.op[owner] == COPY]] += 1  # for a copy is of another class than its reader
     place = np.where(graph.op[owner] == SUM, 0, np.arange(len(owner)) - graph.start[owner])
     reader, at = np.full(len(graph.op), -1), np.zeros(len(graph.op), np.int64)
     reader[graph.operand], at[graph.operand] = classes.of[owner], place
     single = uses[rows[starts]] == 1
+    single[[c - INPUT - 1 for loop in classes.loops for c in loop.initial]] = False
     for column in (uses, reader, at):
         single &= np.minimum.reduceat(column[rows], starts) == np.maximum.reduceat(column[rows], starts)
     yield from zip((np.flatnonzero(single) + INPUT + 1).tolist(), reader[rows[starts[single]]].tolist())

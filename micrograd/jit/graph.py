@@ -30,9 +30,10 @@ Bools: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
 __all__ = ["CONSTANT", "INPUT", "WEIGHT", "Graph", "Rows", "decode", "flatten"]
 
-NAMES = [*OPERATIONS, "output", "sum"]  # of leaves, which come first, the operations are the classes too
+NAMES = [*OPERATIONS, "output", "copy", "sum"]  # of leaves, which come first, the operations are the classes too
 CODE = {name: code for code, name in enumerate(NAMES)}
-ADD, SUB, NEG, MUL, POW, OUTPUT, SUM = (CODE[name] for name in ["add", "sub", "neg", "mul", "pow", "output", "sum"])
+ADD, SUB, NEG, MUL, POW = (CODE[name] for name in ["add", "sub", "neg", "mul", "pow"])
+OUTPUT, COPY, SUM = (CODE[name] for name in ["output", "copy", "sum"])
 
 PEELED = 8  # at most so many constant factors, one inside the other, are moved into one coefficient
 
@@ -67,6 +68,20 @@ class Graph:
     @property
     def count(self) -> Integers:
         return np.diff(self.start)
+
+    def with_copies(self, originals: Integers) -> Graph:
+        """The graph with a new row at its end for each of these, which copies it."""
+        many = len(originals)
+        return Graph(
+            np.concatenate([self.op, np.full(many, COPY)]),
+            np.concatenate([self.number, np.zeros(many, np.int64)]),
+            np.concatenate([self.value, np.zeros(many)]),
+            np.concatenate([self.live, np.ones(many, bool)]),
+            np.concatenate([self.start, self.start[-1] + 1 + np.arange(many)]),
+            np.concatenate([self.operand, originals]),
+            np.concatenate([self.coefficient, np.ones(many)]),
+            np.concatenate([self.bias, np.zeros(many)]),
+        )
 
 
 def decode(tape: Tape) -> Rows:
@@ -221,3 +236,11 @@ def linked(
 def edge_owners(graph: Graph) -> Integers:
     """For each edge the row whose operand it is."""
     return np.repeat(np.arange(len(graph.op)), graph.count)
+
+
+def edges_of(graph: Graph, rows: Integers) -> tuple[Integers, Integers]:
+    """The edges to the operands of these rows, and for each which of these rows it belongs to."""
+    count = graph.start[rows + 1] - graph.start[rows]
+    owner = np.repeat(np.arange(len(rows)), count)
+    edges = np.arange(len(owner)) + (graph.start[rows] - np.cumsum(count) + count)[owner]
+    return edges, owner

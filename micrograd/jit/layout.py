@@ -86,7 +86,8 @@ def ragged_terms(scope: Scope, n: int) -> Terms:
 class Layout:
     """The places of a statement's rows in a box, and all its columns as maps of their coordinates.
 
-    An exact one is turned so that its dimensions run forwards; IrregularError if one of its columns is not affine.
+    An exact one is turned so that its dimensions run forwards; IrregularError if one of its columns is not affine. The
+    first dimension of one `in_steps` is time, which is not turned.
     """
 
     def __init__(
@@ -97,10 +98,11 @@ class Layout:
         terms: list[Terms],
         written: Integers | None,
         exact: bool,
+        in_steps: bool = False,
     ):
         self.places, self.statement, self.instances, self.terms = places, statement, instances, list(terms)
         if exact:
-            self.forward(written)
+            self.forward(written, in_steps)
         self.maps: dict[int, AffineMap | None] = {}  # by the id of the column; None for one that is not affine
         for s, scope in enumerate(statement.scopes):
             fits = affine_fit(self.coordinates(s), scope.places()) if scope.columns else []
@@ -119,7 +121,7 @@ class Layout:
     def extents(self, s: int) -> tuple[int, ...]:
         return self.instances.extents + (self.terms[s - 1].extents if s else ())
 
-    def forward(self, written: Integers | None) -> None:
+    def forward(self, written: Integers | None, in_steps: bool) -> None:
         """Turn round the dimensions along which what is written runs backwards, or if nothing says, most operands."""
         own = self.instances
         dimensions = len(own.extents)
@@ -138,6 +140,8 @@ class Layout:
             signs = np.where(np.array(fit.strides, np.int64) != 0, fit.strides, signs)
         if isinstance(own.mask, AffineMap):
             signs = np.where(np.array(own.mask.strides) != 0, 0, signs)
+        if in_steps:
+            signs[0] = 0
         if own.mask is None or isinstance(own.mask, AffineMap):
             self.instances = Arrangement(turned(own.coordinates, own.extents, signs), own.extents, own.mask)
 
@@ -242,8 +246,11 @@ class Layout:
         (fit,) = affine_fit(self.instances.coordinates, positions[:, None])
         return self.access(array, positions, 0, fit)
 
-    def nest(self, destination: Access) -> Nest:
+    def nest(self, destination: Access, in_steps: bool = False) -> Nest:
+        """The nest; the first dimension of one that stands in a time loop is that loop's."""
         domain = Domain(self.instances.extents, self.mask(self.instances.mask, len(self.instances.extents)))
+        if in_steps:
+            domain = Domain(domain.extents[1:], domain.mask)
         return Nest(domain, destination, self.expression(self.statement.template))
 
 

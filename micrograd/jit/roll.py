@@ -35,10 +35,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from micrograd.jit.boxes import Arrangement, IrregularError, affine_fit, arrangement, arrangements, grid, perfect
-from micrograd.jit.classes import UNROLLED, classify, fuse
-from micrograd.jit.graph import CONSTANT, INPUT, NAMES, OUTPUT, WEIGHT, decode, flatten
+from micrograd.jit.classes import UNROLLED, TimeLoop, by_class, classify, fuse
+from micrograd.jit.graph import CONSTANT, COPY, INPUT, NAMES, OUTPUT, WEIGHT, decode, flatten
 from micrograd.jit.layout import Layout, Terms, even, even_terms, ragged_terms
 from micrograd.jit.nests import Access, Array, Block, Integers, Loop, Nest, Program, dense
+from micrograd.jit.recurrence import with_time_loops
 from micrograd.jit.statement import UNEVEN, Places, Statement
 from micrograd.jit.tape import Tape
 
@@ -51,24 +52,35 @@ MOST_PIECES = 32  # a class that falls into more pieces is gathered
 class Roller:
     """The program so far: the nests of each class that has any, and how many scalar statements there are."""
 
-    def __init__(self, tape: Tape):
-        self.graph = flatten(decode(tape))
-        self.classes = classify(self.graph)
-        self.places = Places(self.graph, self.classes, fuse(self.graph, self.classes))
+    def __init__(self, tape: Tape, time_loops: bool = True):
+        graph = flatten(decode(tape))
+        classes = classify(graph)
+        if time_loops:
+            graph, classes = with_time_loops(graph, classes)
+        by_class(graph, classes.of)
+        self.graph, self.classes = graph, classes
+        self.places = Places(graph, classes, fuse(graph, classes))
         self.fusion, self.array, self.position = self.places.fusion, self.places.array, self.places.position
         self.nests: dict[int, list[Nest]] = {}
+        self.beginnings: dict[int, list[Nest]] = {}  # of each class that a time loop carries on, what it begins with
+        self.copied: list[Integers] = []  # the same, where scalar statements do it
         self.scalars = 0
         for c, name, kind in ((INPUT, "x", "input"), (WEIGHT, "w", "weight")):
-            numbers = self.graph.number[self.classes.rows(c)]
+            numbers = graph.number[classes.rows(c)]
             if len(numbers):
                 self.places.arrays[name] = Array(name, kind, int(numbers.max()) + 1)
         self.places.arrays["y"] = Array("y", "output", len(tape.outputs))
 
     def run(self) -> Program:
-        roots = [c for c in range(INPUT + 1, len(self.classes.op)) if self.fusion.into[c] < 0]
+        timed = {c for loop in self.classes.loops for c in range(loop.first, loop.stop)}
+        loops = {loop.first: loop for loop in self.classes.loops}
+        roots = [c for c in range(INPUT + 1, len(self.classes.op)) if self.fusion.into[c] < 0 and c not in timed]
         promising = self.promising(roots)
         self.leave([c for c in roots if c not in promising])
-        for c in sorted(promising):
+        for c in sorted([*promising, *loops]):
+            if c in loops:
+                self.time_loop(loops[c])
+                continue
             try:
                 self.nests[c] = self.class_nests(c)
             except IrregularError:
@@ -102,39 +114,91 @@ class Roller:
     def class_nests(self, c: int) -> list[Nest]:
         """Nests for all rows of a class: one, or one for each of a few pieces, or one that gathers."""
         rows = self.classes.rows(c)
-        written = self.graph.number[rows] if self.classes.op[c] == OUTPUT else None
-        layout = self.layout(rows, written)
+        written = None
+        if self.classes.op[c] == OUTPUT:
+            self.array[c], written = "y", self.graph.number[rows]
+        found = self.whole_or_pieces(c, rows, written)
+        return found if found else [self.placed(c, rows, self.gathered(rows, written), written)]
+
+    def whole_or_pieces(self, c: int, rows: Integers, written: Integers | None, steps: int = 0) -> list[Nest]:
+        """The nest for rows of a class, or those of a few pieces; none if there are none. The rows may be of so many
+        steps of a time loop. What they write to is found here if it is not given."""
+        layout = self.layout(rows, written, steps)
         if layout is not None:
-            return [self.placed(c, rows, self.once(layout) if written is None else layout, written)]
-        for order in self.orders(rows) if written is None else [written]:
+            return [
+                self.placed(c, rows, self.once(layout) if written is None and not steps else layout, written, steps)
+            ]
+        for order in self.orders(rows, steps) if written is None else [written]:
             try:
-                layouts = self.pieces(rows, order, MOST_PIECES, 2)
+                layouts = self.pieces(rows, order, MOST_PIECES, 2, steps)
             except IrregularError:
                 continue
-            self.array[c] = "y" if written is not None else self.places.new_array("temporary", len(rows))
-            self.position[rows] = order
-            return [piece.nest(piece.destination(self.array[c], place)) for piece, place in layouts]
-        return [self.placed(c, rows, self.gathered(rows, written), written)]
+            if written is None:
+                self.array[c] = self.places.new_array("temporary", len(rows))
+                self.position[rows] = order
+            return [piece.nest(piece.destination(self.array[c], place), steps > 0) for piece, place in layouts]
+        return []
 
-    def orders(self, rows: Integers) -> Iterator[Integers]:
+    def orders(self, rows: Integers, steps: int) -> Iterator[Integers]:
         """Places for the rows in an array without gaps: as an operand of each is placed, or as they were traced."""
-        n = len(rows)
-        for column in Statement(self.places, rows).scopes[0].columns:
+        n = len(rows) // max(steps, 1)
+        each_step = n * np.arange(max(steps, 1))[:, None]
+        for column in Statement(self.places, rows[:n]).scopes[0].columns:
             distinct, rank = np.unique(column.positions, return_inverse=True)
             if len(distinct) == n and distinct[-1] - distinct[0] == n - 1:
-                yield rank.ravel()
-        yield np.arange(n)
+                yield (each_step + rank.ravel()).ravel()
+        yield np.arange(len(rows))
 
-    def placed(self, c: int, rows: Integers, layout: Layout, written: Integers | None) -> Nest:
-        """The nest of a whole class, with an array of its own unless it writes the outputs."""
+    def placed(self, c: int, rows: Integers, layout: Layout, written: Integers | None, steps: int = 0) -> Nest:
+        """The nest of a whole class, with an array of its own unless it is given what it writes to."""
         if written is not None:
-            return layout.nest(layout.destination("y", written))
+            return layout.nest(layout.destination(self.array[c], written), steps > 0)
         extents = layout.instances.extents
         where = dense(extents)
-        nest = layout.nest(Access(self.places.next_name("temporary"), where))
+        nest = layout.nest(Access(self.places.next_name("temporary"), where), steps > 0)
         self.array[c] = self.places.new_array("temporary", math.prod(extents))
         self.position[rows] = layout.instances.coordinates @ np.array(where.strides, np.int64) + where.offset
         return nest
+
+    def time_loop(self, loop: TimeLoop) -> None:
+        """The nests of each step, and what it begins with; IrregularError if the steps can't be told in one way."""
+        for c in loop.initial:
+            self.carry(loop, c)
+        for c in range(loop.first, loop.stop):
+            if self.fusion.into[c] < 0:
+                rows = self.classes.rows(c)
+                written = self.position[rows] if c in loop.initial else None
+                self.nests[c] = self.whole_or_pieces(c, rows, written, loop.steps)
+                if not self.nests[c]:
+                    raise IrregularError
+
+    def carry(self, loop: TimeLoop, c: int) -> None:
+        """An array for what is carried from step to step: first what it begins with, in the order in which that stood
+        before if it stood in one array, then what each step leaves, in the same order."""
+        rows, initial = self.classes.rows(c), loop.initial[c]
+        lags, width = initial.shape
+        order = np.arange(width)
+        if (initial[0] >= 0).all():
+            originals = self.graph.operand[self.graph.start[initial[0]]]
+            positions = self.position[originals]
+            if len({self.array[k] for k in set(self.classes.of[originals].tolist())}) == 1:
+                order = np.argsort(np.argsort(positions, kind="stable"))
+        self.array[c] = self.places.new_array("temporary", (lags + loop.steps) * width)
+        self.position[rows] = (np.arange(lags, lags + loop.steps)[:, None] * width + order).ravel()
+        copies = initial[::-1]
+        there = copies >= 0
+        copies, places = copies[there], (np.arange(lags)[:, None] * width + order)[there]
+        self.position[copies] = places
+        self.beginnings[c] = []
+        of = self.classes.of[self.graph.operand[self.graph.start[copies]]]
+        for kind in np.unique(of):
+            rows, written = copies[of == kind], places[of == kind]
+            if len(rows) < SMALLEST:
+                self.copied.append(rows)
+            elif nests := self.whole_or_pieces(c, rows, written):
+                self.beginnings[c] += nests
+            else:
+                self.beginnings[c].append(self.placed(c, rows, self.gathered(rows, written), written))
 
     def once(self, layout: Layout) -> Layout:
         """The layout without the dimensions along which every row calculates the same over again."""
@@ -151,25 +215,31 @@ class Roller:
                 layout, own = shorter, shorter.instances
         return layout
 
-    def layout(self, rows: Integers, written: Integers | None) -> Layout | None:
-        """A layout of the rows in which all is affine, the place that each writes to as well, if there is one."""
+    def layout(self, rows: Integers, written: Integers | None, steps: int = 0) -> Layout | None:
+        """A layout of the rows in which all is affine, the place that each writes to as well, if there is one. If they
+        are those of a time loop, its first dimension are the steps."""
         for separate, few in ((False, UNROLLED), (False, UNEVEN), (True, UNROLLED)):
             try:
-                return self.affine_layout(Statement(self.places, rows, separate, few), len(rows), written)
+                return self.affine_layout(Statement(self.places, rows, separate, few), len(rows), written, steps)
             except IrregularError:
                 pass
         return None
 
-    def affine_layout(self, statement: Statement, n: int, written: Integers | None) -> Layout:
+    def affine_layout(self, statement: Statement, n: int, written: Integers | None, steps: int) -> Layout:
         """The same for one way to state the rows; IrregularError if there is none."""
         terms, bases, partial = self.reductions(statement, n)
         places = [statement.scopes[0].places(), *bases]
         if written is not None:
             places.append(written[:, None])
-        candidates: Iterator[Arrangement] = arrangements(np.concatenate(places, 1))
-        for instances in itertools.chain(candidates, *(stretched(n, *part) for part in partial)):
+        candidates: Iterator[Arrangement]
+        if steps:
+            candidates = (found.repeated(steps) for found in arrangements(np.concatenate(places, 1)[: n // steps]))
+        else:
+            candidates = arrangements(np.concatenate(places, 1))
+            candidates = itertools.chain(candidates, *(stretched(n, *part) for part in partial))
+        for instances in candidates:
             try:
-                layout = Layout(self.places, statement, instances, terms, written, exact=True)
+                layout = Layout(self.places, statement, instances, terms, written, exact=True, in_steps=steps > 0)
             except IrregularError:
                 continue
             if written is None or affine_fit(layout.instances.coordinates, written[:, None])[0]:
@@ -192,23 +262,26 @@ class Roller:
                 partial.append((scope.owner[first], scope.places()[first]))
         return terms, bases, partial
 
-    def pieces(self, rows: Integers, order: Integers, most: int, depth: int) -> list[tuple[Layout, Integers]]:
-        """Layouts of a few pieces of the rows, and the places that each of them writes to."""
-        statement = Statement(self.places, rows)
-        cut = by_pattern(statement, len(rows))
+    def pieces(
+        self, rows: Integers, order: Integers, most: int, depth: int, steps: int
+    ) -> list[tuple[Layout, Integers]]:
+        """Layouts of a few pieces of the rows, the same ones in each step, and the places that they write to."""
+        n = len(rows) // max(steps, 1)
+        statement = Statement(self.places, rows[:n])
+        cut = by_pattern(statement, n)
         if cut.max(initial=0) == 0:
-            cut = by_break(statement.scopes[0].places(), order)
+            cut = by_break(statement.scopes[0].places(), order[:n])
         many = int(cut.max(initial=0)) + 1
         if many == 1 or many > most or depth == 0:
             raise IrregularError
         layouts = []
         for piece in range(many):
-            part = np.flatnonzero(cut == piece)
-            layout = self.layout(rows[part], order[part])
+            part = np.flatnonzero(np.tile(cut == piece, max(steps, 1)))
+            layout = self.layout(rows[part], order[part], steps)
             if layout is not None:
                 layouts.append((layout, order[part]))
             else:
-                layouts += self.pieces(rows[part], order[part], most - many + 1, depth - 1)
+                layouts += self.pieces(rows[part], order[part], most - many + 1, depth - 1, steps)
         return layouts
 
     def gathered(self, rows: Integers, written: Integers | None) -> Layout:
@@ -222,22 +295,33 @@ class Roller:
         return Layout(self.places, statement, Arrangement(grid(extents), tuple(extents)), terms, written, exact=False)
 
     def in_order(self) -> list[Nest | Block | Loop]:
-        """Nests and blocks, each after all that it reads, in as few blocks as that allows."""
+        """Nests, loops and blocks, each after all that it reads, in as few blocks as that allows."""
         phase = self.phases()
         left = np.array([bool(name in ("s", "y")) for name in self.array])
         for c in self.nests:
             left[[c, *self.fusion.parts[c]]] = False
         rows = np.flatnonzero(self.graph.live & left[self.classes.of])
+        copies = np.concatenate([*self.copied, np.zeros(0, np.int64)])
+        when = np.concatenate([np.array(phase)[self.classes.of[rows]], self.copy_phases(copies, phase)])
+        rows = np.concatenate([rows, copies])
         self.name_constants(rows)
-        when = np.array(phase)[self.classes.of[rows]]
+        loops = {c: loop for loop in self.classes.loops for c in range(loop.first, loop.stop)}
         items: list[Nest | Block | Loop] = []
-        nests = sorted(self.nests, key=lambda c: (phase[c], c))
+        nests = sorted({loops[c].first if c in loops else c for c in self.nests}, key=lambda c: (phase[c], c))
         for p in range(max(phase, default=0) + 1):
             now = rows[when == p]
             if len(now):
                 items.append(self.block(now))
-            items += [nest for c in nests if phase[c] == p for nest in self.nests[c]]
+            for c in nests:
+                if phase[c] == p:
+                    items += self.looped(loops[c]) if c in loops else self.nests[c]
         return items
+
+    def looped(self, loop: TimeLoop) -> list[Nest | Block | Loop]:
+        """A time loop, and before it what it begins with."""
+        beginnings = [nest for c in loop.initial for nest in self.beginnings[c]]
+        steps = [nest for c in range(loop.first, loop.stop) for nest in self.nests.get(c, [])]
+        return [*beginnings, Loop(loop.steps, tuple(steps))]
 
     def phases(self) -> list[int]:
         """For each class a number: first come scalar statements, then nests of number 0, then those of 1, and so on."""
@@ -247,13 +331,28 @@ class Roller:
         looped = set(self.nests)
         for c in self.nests:
             looped.update(self.fusion.parts[c])
+        self.looped_classes = np.array([c in looped for c in range(len(phase))])
         rows = self.classes.members[self.classes.start[INPUT + 1 : -1]]
         begin, end = self.graph.start[rows].tolist(), self.graph.start[rows + 1].tolist()
         of = self.classes.of[self.graph.operand].tolist()
+        loops = {loop.stop - 1: loop for loop in self.classes.loops}
         for c, first, last in zip(range(INPUT + 1, len(phase)), begin, end):
             for q in set(of[first:last]):
                 phase[c] = max(phase[c], phase[q] + (q in looped and c not in looped))
+            if c in loops:
+                own = range(loops[c].first, loops[c].stop)
+                copies = [line[line >= 0] for line in loops[c].initial.values()]
+                begins = self.copy_phases(np.concatenate(copies), phase).max(initial=0)
+                phase[own.start : own.stop] = [max(int(begins), *(phase[k] for k in own))] * len(own)
         return phase
+
+    def copy_phases(self, copies: Integers, phase: list[int]) -> Integers:
+        """When rows that copy others can run as scalar statements."""
+        of = self.classes.of[self.graph.operand[self.graph.start[copies]]]
+        if not self.nests:
+            return np.zeros(len(copies), np.int64)
+        phases: Integers = np.array(phase)[of] + self.looped_classes[of]
+        return phases
 
     def edges(self, rows: Integers) -> Integers:
         """The edges to the operands of these rows."""
@@ -280,7 +379,7 @@ class Roller:
         array = np.array([number.get(name, 0) for name in self.array])
         return Block(
             names,
-            ["copy" if o == OUTPUT else NAMES[o] for o in graph.op[rows].tolist()],
+            ["copy" if o in (OUTPUT, COPY) else NAMES[o] for o in graph.op[rows].tolist()],
             array[of[rows]],
             self.position[rows],
             graph.bias[rows],
@@ -342,4 +441,7 @@ def by_break(places: Integers, order: Integers) -> Integers:
 
 def roll(tape: Tape) -> Program:
     """Loop nests that calculate what the tape does; the arrays are x, w and y, and what else it takes."""
-    return Roller(tape).run()
+    try:
+        return Roller(tape).run()
+    except IrregularError:
+        return Roller(tape, time_loops=False).run()

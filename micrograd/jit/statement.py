@@ -14,7 +14,7 @@ import numpy as np
 
 from micrograd.jit.boxes import IrregularError
 from micrograd.jit.classes import UNROLLED, Classes, Fusion
-from micrograd.jit.graph import CONSTANT, NAMES, OUTPUT, SUM, Graph
+from micrograd.jit.graph import CONSTANT, COPY, NAMES, OUTPUT, SUM, Graph
 from micrograd.jit.nests import Array, Floats, Integers
 
 LETTERS = {"table": "c", "indices": "t", "temporary": "v"}  # of the names of arrays
@@ -119,12 +119,12 @@ class Statement:
         self.template = self.row(rows, 0)
 
     def row(self, rows: Integers, scope: int) -> Template:
-        op = self.classes.op[self.classes.of[rows[0]]]
+        op = int(self.graph.op[rows[0]])
         if op == SUM:
             return self.sum(rows, scope)
         slots = range(int(self.graph.start[rows[0] + 1] - self.graph.start[rows[0]]))
         operands = [self.operand(self.graph.operand[self.graph.start[rows] + k], scope) for k in slots]
-        return operands[0] if op == OUTPUT else Application(NAMES[op], operands)
+        return operands[0] if op in (OUTPUT, COPY) else Application(NAMES[op], operands)
 
     def operand(self, rows: Integers, scope: int) -> Template:
         c = int(self.classes.of[rows[0]])

@@ -273,6 +273,130 @@ def constants(n=12, k=6):
     return p.give([sum((a * v for a, v in zip(row, x)), float(i)) for i, row in enumerate(matrix)])
 
 
+def lotka(steps=40):
+    """Hunters and hunted, by the method of Runge and Kutta, and the gradient by the four rates."""
+    p = Program()
+    a, b, c, d = rates = p.w(4)
+    x, y, h = p.x(), p.x(), p.x()
+
+    def slope(x, y):
+        return a * x - b * x * y, d * x * y - c * y
+
+    for _ in range(steps):
+        k1 = slope(x, y)
+        k2 = slope(x + 0.5 * h * k1[0], y + 0.5 * h * k1[1])
+        k3 = slope(x + 0.5 * h * k2[0], y + 0.5 * h * k2[1])
+        k4 = slope(x + h * k3[0], y + h * k3[1])
+        x = x + h / 6 * (k1[0] + 2 * k2[0] + 2 * k3[0] + k4[0])
+        y = y + h / 6 * (k1[1] + 2 * k2[1] + 2 * k3[1] + k4[1])
+    loss = x * x + y * y
+    loss.backward()
+    return p.give(loss, [v.grad for v in rates])
+
+
+def rnn(steps=10, nin=4, hidden=6):
+    """A recurrent network with a loss at every step, and SGD."""
+    p = Program()
+    cell, readout = layer(p, nin + hidden, hidden, ops.tanh), layer(p, hidden, 1, None)
+    xs, ys, h, lr = p.x(steps, nin), p.x(steps), p.x(hidden), p.x()
+    loss = Value(0)
+    for x, y in zip(xs, ys):
+        h = cell(x + h)
+        loss = loss + (readout(h)[0] - y) ** 2
+    return sgd(p, loss, [*cell.parameters, *readout.parameters], lr)
+
+
+def gru(steps=8, nin=4, hidden=6):
+    """A gated recurrent network with a loss at the end, and SGD."""
+    p = Program()
+    update, reset, new = (layer(p, nin + hidden, hidden, f) for f in (ops.sigmoid, ops.sigmoid, ops.tanh))
+    xs, h, lr = p.x(steps, nin), p.x(hidden), p.x()
+    for x in xs:
+        z, r = update(x + h), reset(x + h)
+        n = new(x + [a * b for a, b in zip(r, h)])
+        h = [(1 - zj) * nj + zj * hj for zj, nj, hj in zip(z, n, h)]
+    return sgd(p, sum(v * v for v in h), [*update.parameters, *reset.parameters, *new.parameters], lr)
+
+
+def leapfrog(steps=10, n=5):
+    """Bodies that attract each other, kick by kick."""
+    p = Program()
+    x, v, m, dt = p.x(n, 3), p.x(n, 3), p.x(n), p.x()
+    for _ in range(steps):
+        force = []
+        for i in range(n):
+            total = [Value(0)] * 3
+            for j in range(n):
+                if i != j:
+                    d = [b - a for a, b in zip(x[i], x[j])]
+                    factor = m[j] * (sum(e * e for e in d) + 0.1) ** -1.5
+                    total = [t + factor * e for t, e in zip(total, d)]
+            force.append(total)
+        v = [[a + dt * f for a, f in zip(vi, fi)] for vi, fi in zip(v, force)]
+        x = [[a + dt * b for a, b in zip(xi, vi)] for xi, vi in zip(x, v)]
+    return p.give(x, v)
+
+
+def descent(steps=6, rows=10, nin=3, hidden=4):
+    """Several steps of gradient descent in one go."""
+    p = Program()
+    w, v, X, y, lr = p.w(hidden, nin + 1), p.w(hidden + 1), p.x(rows, nin), p.x(rows), p.x()
+    parameters = [Value(a.data) for a in flat(w) + v]
+    losses = []
+    for _ in range(steps):
+        loss = Value(0)
+        rest = iter(parameters)
+        u, o = [[next(rest) for _ in range(nin + 1)] for _ in range(hidden)], list(rest)
+        for x, target in zip(X, y):
+            h = [sum((a * b for a, b in zip(row, x)), row[-1]).tanh() for row in u]
+            loss = loss + (sum((a * b for a, b in zip(o, h)), o[-1]) - target) ** 2
+        loss.backward()
+        losses.append(loss)
+        parameters = [Value(a.data - lr.data * a.grad) for a in parameters]
+    return p.give(losses, parameters)
+
+
+def product(n=40):
+    p = Program()
+    x = p.x(n)
+    total = x[0]
+    for v in x[1:]:
+        total = total * v
+    return p.give(total)
+
+
+def horner(n=30):
+    """A polynomial, innermost bracket first, and its slope."""
+    p = Program()
+    x, coefficients = p.x(), p.w(n)
+    y = Value(0)
+    for c in coefficients:
+        y = y * x + c
+    y.backward()
+    return p.give(y, x.grad)
+
+
+def cumulative(n=40):
+    p = Program()
+    x, sums = p.x(n), []
+    total = Value(0)
+    for v in x:
+        total = total + v
+        sums.append(total)
+    return p.give(sums)
+
+
+def fibonacci(n=40):
+    """Each number from the last two."""
+    p = Program()
+    a, b, r = p.x(), p.x(), p.w()
+    numbers = [a, b]
+    for _ in range(n):
+        a, b = b, r * (a + b).sin()
+        numbers.append(b)
+    return p.give(numbers)
+
+
 def dag(n=2000, leaves=20, seed=0):
     """Random operations on random operands: nothing to be found."""
     p = Program()
@@ -302,6 +426,15 @@ ALL = {
         embedding,
         elementwise,
         constants,
+        lotka,
+        rnn,
+        gru,
+        leapfrog,
+        descent,
+        product,
+        horner,
+        cumulative,
+        fibonacci,
         dag,
     ]
 }

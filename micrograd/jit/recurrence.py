@@ -1,0 +1,538 @@
+"""Time loops: steps of a calculation that each start from what the one before left.
+
+What comes in: a graph and its isomorphism classes, in which every step of a recurrence is of classes of its own. What
+goes out: the rows of such steps, lined up step by step; and in the graph, a row that copies each number with which a
+recurrence begins. Only what has to wait for the step before is part of it; all else is left to be loops whose points
+may be visited in any order.
+
+    >>> from micrograd.jit.classes import classify
+    >>> from micrograd.jit.graph import NAMES, decode, flatten
+    >>> from micrograd.jit.tape import Tape
+    >>> tape = Tape()
+    >>> y = tape.input(0)
+    >>> for t in range(9):
+    ...     y = (y * tape.input(t + 1)).sin()
+    >>> tape.outputs.append(y.index)
+    >>> graph = flatten(decode(tape))
+    >>> graph, (found,) = recurrences(graph, classify(graph))
+    >>> found.rows.shape
+    (9, 2)
+    >>> [NAMES[graph.op[row]] for row in found.rows[0]]
+    ['mul', 'sin']
+
+The search: classes get tokens, equal for those that look alike two levels deep; tokens that repeat with one period are
+a candidate (`periodic`); its rows are laid side by side, step by step, and each operand of a step must be that of the
+step before one step later, exactly (`Steps`); what does not wait for an earlier step, or is not waited for by a later
+one, is taken away (`cycle`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from micrograd.jit.classes import Classes, TimeLoop, classify
+from micrograd.jit.graph import CONSTANT, COPY, INPUT, MUL, POW, SUM, Bools, Graph, edges_of
+from micrograd.jit.nests import Integers
+
+LEVELS = 2  # how deep classes have to look alike
+FEWEST = 4  # steps that are worth a loop
+SMALLEST = 24  # rows that are worth a loop
+LONGEST_LAG = 4  # steps back that a step may look
+CANDIDATES = 12  # periods that are tried
+EFFORT = 8  # how many times each class may be looked at in all
+STARTS = 4  # steps at one end that may be left out
+
+
+@dataclass
+class Recurrence:
+    """The rows of all steps, a line a step, those of a class side by side, `body` telling which class; and the rows
+    that copy what it begins with: `initial[k]` has for each column the row that stands for step -1-k, or -1."""
+
+    rows: Integers
+    body: Integers
+    initial: Integers
+
+    def parts(self) -> Iterator[Integers]:
+        """The columns of each class."""
+        for c in np.unique(self.body):
+            yield np.flatnonzero(self.body == c)
+
+
+def with_time_loops(graph: Graph, classes: Classes) -> tuple[Graph, Classes]:
+    """The graph with rows for what its recurrences begin with, and classes in which their steps are alike."""
+    timed, found = recurrences(graph, classes)
+    if not found:
+        return graph, classes
+    given = []
+    for recurrence in found:
+        for part in recurrence.parts():
+            rows = np.concatenate([recurrence.rows[:, part].ravel(), recurrence.initial[:, part].ravel()])
+            given.append((rows[rows >= 0], int(graph.op[rows[0]])))
+    merged = classify(timed, given)
+    if not all(uniform(timed, merged, recurrence) for recurrence in found):
+        return graph, classes
+    ordered = in_order(timed, merged, found)
+    return (timed, ordered) if ordered else (graph, classes)
+
+
+def uniform(graph: Graph, classes: Classes, recurrence: Recurrence) -> bool:
+    """Whether the operands of all steps are of the same classes."""
+    for part in recurrence.parts():
+        rows = recurrence.rows[:, part]
+        edges, owner = edges_of(graph, rows.ravel())
+        of = classes.of[graph.operand[edges]]
+        if graph.op[rows[0, 0]] in (SUM, MUL):
+            of = of[np.lexsort([of, owner])]
+        if len(of) % len(rows) or (of.reshape(len(rows), -1) != of[: len(of) // len(rows)]).any():
+            return False
+    return True
+
+
+def in_order(graph: Graph, classes: Classes, found: list[Recurrence]) -> Classes | None:
+    """The classes, of which the first ones are those of the recurrences, numbered anew so that each comes after those
+    of its operands but for what an earlier step left; those of a recurrence stand together. None if recurrences and
+    other classes wait for each other."""
+    many = len(classes.op)
+    unit = list(range(many))
+    members: list[Integers] = [classes.rows(c) for c in range(many)]
+    sizes, c = [], INPUT + 1
+    for recurrence in found:
+        parts = list(recurrence.parts())
+        for k, part in enumerate(parts):
+            unit[c + k] = c
+            members[c + k] = recurrence.rows[:, part].ravel()
+        sizes.append(len(parts))
+        c += len(parts)
+    new = after_operands(unit, class_operands(graph, classes, members), INPUT + 1)
+    if new is None:
+        return None
+    loops, c = [], INPUT + 1
+    for recurrence, size in zip(found, sizes):
+        initial = {}
+        for k, part in enumerate(recurrence.parts()):
+            lines = recurrence.initial[:, part]
+            lags = int((lines >= 0).any(1).sum())
+            if lags:
+                initial[int(new[c + k])] = lines[:lags]
+        loops.append(TimeLoop(len(recurrence.rows), int(new[c]), int(new[c]) + size, initial))
+        c += size
+    old = np.argsort(new)
+    start = np.concatenate([[0], np.cumsum([len(members[c]) for c in old])])
+    ops = [classes.op[c] for c in old]
+    return Classes(new[classes.of], ops, np.concatenate([members[c] for c in old]), start, loops)
+
+
+def class_operands(graph: Graph, classes: Classes, members: list[Integers]) -> list[set[int]]:
+    """For each class the classes of its operands."""
+    last = np.array([rows[-1] for rows in members[INPUT + 1 :]], np.int64)
+    copies = np.flatnonzero(graph.op == COPY)
+    edges, owner = edges_of(graph, np.concatenate([last, copies]))
+    owner_class = np.concatenate([np.arange(INPUT + 1, len(members)), classes.of[copies]])[owner]
+    pairs = np.unique(owner_class * len(members) + classes.of[graph.operand[edges]])
+    operands: list[set[int]] = [set() for _ in members]
+    for pair in pairs.tolist():
+        operands[pair // len(members)].add(pair % len(members))
+    return operands
+
+
+def after_operands(unit: list[int], operands: list[set[int]], leaves: int) -> Integers | None:
+    """New numbers for classes, each after those of its operands, those of one unit one after the other. None if two
+    units wait for each other."""
+    together: dict[int, list[int]] = {}
+    for c, u in enumerate(unit):
+        together.setdefault(u, []).append(c)
+    order = list(range(leaves))
+    OPEN, DONE = 1, 2
+    state = [DONE if c < leaves else 0 for c in range(len(unit))]
+    for root in together:
+        stack = [root] if state[root] != DONE else []
+        while stack:
+            u = stack[-1]
+            waits = {unit[q] for c in together[u] for q in operands[c]} - {u} if state[u] == 0 else set()
+            waits = {q for q in waits if state[q] != DONE}
+            if any(state[q] == OPEN for q in waits):
+                return None
+            if state[u] == 0:
+                state[u] = OPEN
+                stack += sorted(waits, reverse=True)
+                continue
+            stack.pop()
+            if state[u] == OPEN:
+                state[u] = DONE
+                order += together[u]
+    new = np.empty(len(unit), np.int64)
+    new[order] = np.arange(len(unit))
+    return new
+
+
+def recurrences(graph: Graph, classes: Classes) -> tuple[Graph, list[Recurrence]]:
+    """All that are found, in the order in which they run, and the graph with rows for what they begin with."""
+    search = Search(graph, classes)
+    found = []
+    for start, period, stop in periodic(tokens(graph, classes)):
+        steps = search.steps(start + INPUT + 1, period, stop + INPUT + 1)
+        if steps is not None:
+            found.append(steps)
+    if found:
+        graph = replace(graph, operand=graph.operand.copy())
+    recurrences = []
+    for steps in found:
+        graph, recurrence = begun(graph, steps)
+        recurrences.append(recurrence)
+    return graph, recurrences
+
+
+def begun(graph: Graph, steps: Steps) -> tuple[Graph, Recurrence]:
+    """The recurrence with rows of its own for what it begins with: copies, which it reads in place of the originals.
+
+    So does whoever else reads an original, if the recurrence doesn't wait for that: then all steps are alike to it.
+    """
+    initial = steps.initial()
+    assert initial is not None
+    size = len(graph.op)
+    wanted = [(k, column) for k, line in enumerate(initial) for column in np.flatnonzero(line >= 0)]
+    originals = np.array([initial[k][column] for k, column in wanted], np.int64)
+    graph = graph.with_copies(originals)
+    for number, (k, column) in enumerate(wanted):
+        initial[k][column] = size + number
+    for t in range(len(initial)):
+        edges = np.flatnonzero(steps.lag > t)
+        copies = np.stack(initial)[steps.lag[edges] - t - 1, steps.column[edges]]
+        graph.operand[graph.start[steps.rows[t][steps.owner[edges]]] + steps.slot[edges]] = copies
+    retarget(graph, steps.rows, originals, size)
+    return graph, Recurrence(steps.rows, steps.body, np.stack(initial))
+
+
+def retarget(graph: Graph, rows: Integers, originals: Integers, size: int) -> None:
+    """Have others read the copies, which are the rows from `size` on, where the recurrence does not wait for them."""
+    copy = np.full(len(graph.op), -1)
+    copy[originals[::-1]] = np.arange(size, size + len(originals))[::-1]
+    copy[graph.op == CONSTANT] = -1
+    readers = np.flatnonzero(copy[graph.operand] >= 0)
+    owner = np.searchsorted(graph.start, readers, "right") - 1
+    last = int(rows.max())
+    inside = np.zeros(len(graph.op), bool)
+    inside[rows] = True
+    readers, owner = readers[~inside[owner] & (owner < size)], owner[~inside[owner] & (owner < size)]
+    early = owner < last
+    if early.any():
+        early &= upstream(graph, np.append(rows, originals), int(owner.min()))[owner]
+    late = readers[~early]
+    graph.operand[late] = copy[graph.operand[late]]
+
+
+def upstream(graph: Graph, rows: Integers, first: int) -> Bools:
+    """The rows from `first` on that these are made of, and these themselves."""
+    marked = np.zeros(len(graph.op), np.uint8)
+    marked[rows] = 1
+    needed = bytearray(marked)
+    start, operand = graph.start.tolist(), graph.operand.tolist()
+    for i in range(int(rows.max()), first - 1, -1):
+        if needed[i]:
+            for k in operand[start[i] : start[i + 1]]:
+                needed[k] = 1
+    return np.frombuffer(needed, np.uint8) > 0
+
+
+def cycle(steps: Steps) -> Bools:
+    """The columns that wait for an earlier step and that a later step waits for."""
+    width = steps.rows.shape[1]
+    edges = np.flatnonzero(steps.column >= 0)
+    reader, writer = steps.owner[edges].tolist(), steps.column[edges].tolist()
+    reads: list[list[int]] = [[] for _ in range(width)]
+    read_by: list[list[int]] = [[] for _ in range(width)]
+    for r, w in zip(reader, writer):
+        reads[r].append(w)
+        read_by[w].append(r)
+    kept = [True] * width
+    for back, forth in ((reads, read_by), (read_by, reads)):
+        # take away what has nothing left to wait for, in one direction and then in the other
+        waits = [sum([kept[q] for q in back[c]]) for c in range(width)]
+        pending = [c for c in range(width) if kept[c] and not waits[c]]
+        while pending:
+            c = pending.pop()
+            kept[c] = False
+            for q in forth[c]:
+                waits[q] -= 1
+                if kept[q] and not waits[q]:
+                    pending.append(q)
+    return np.array(kept)
+
+
+def mixed(numbers: Integers) -> Integers:
+    """Numbers that are equal where those given are and else look random."""
+    h = numbers.astype(np.uint64)
+    h = (h ^ (h >> np.uint64(31))) * np.uint64(0x9E3779B97F4A7C15)
+    h = (h ^ (h >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    return (h ^ (h >> np.uint64(32))).astype(np.int64)
+
+
+def tokens(graph: Graph, classes: Classes) -> Integers:
+    """A number for each class that is no leaf, the same for classes that look alike."""
+    begin = classes.start[INPUT + 1 : -1]
+    if not len(begin):
+        return np.zeros(0, np.int64)
+    members = classes.members[classes.start[INPUT + 1] :]
+    first = classes.members[begin]
+    total = np.add.reduceat(graph.count[members], begin - begin[0])
+    edge, owner = edges_of(graph, first)
+    is_sum = graph.op[first][owner] == SUM
+    edge = edge[np.lexsort([np.where(is_sum, classes.of[graph.operand[edge]], edge), owner])]
+    operand = graph.operand[edge]
+    q = classes.of[operand]
+    slot = np.where(is_sum | (graph.op[first][owner] == MUL), 0, edge - graph.start[first][owner])
+    exponent = (graph.op[first][owner] == POW) & (slot == 1) & (q == CONSTANT)
+    slot = np.where(exponent, graph.value[operand].view(np.int64), slot)
+    fresh = ~is_sum | (np.diff(q, prepend=-1) != 0) | (np.diff(owner, prepend=-1) != 0)
+    owner, q, slot = owner[fresh], q[fresh], mixed(slot[fresh] + 17)
+    bounds = np.searchsorted(owner, np.arange(len(first) + 1))
+    base = mixed(np.diff(classes.start[INPUT + 1 :]) * 64 + graph.op[first]) + mixed(total + 3)
+    token = np.concatenate([mixed(np.arange(INPUT + 1)), base])
+    for _ in range(LEVELS):
+        summed = np.concatenate([np.zeros(1, np.int64), np.cumsum(mixed(token[q] + slot))])
+        token = np.concatenate([token[: INPUT + 1], mixed(base + 7 * (summed[bounds[1:]] - summed[bounds[:-1]]))])
+    return token[INPUT + 1 :]
+
+
+def periodic(token: Integers) -> Iterator[tuple[int, int, int]]:
+    """Stretches that repeat: where each begins, its period, where it stops; in order. Of overlapping ones the longest
+    is taken, and what is left of it and right of it is searched again."""
+    found, pending, effort = [], [(0, len(token))], EFFORT * len(token)
+    while pending and effort > 0:
+        low, high = pending.pop()
+        effort -= high - low
+        best = longest_stretch(token[low:high])
+        if best is not None:
+            start, period, stop = best
+            found.append((low + start, period, low + stop))
+            pending += [(low, low + start), (low + stop, high)]
+    return iter(sorted(found))
+
+
+def longest_stretch(token: Integers) -> tuple[int, int, int] | None:
+    """Of the most common distances between equal tokens, that by which the longest stretch repeats."""
+    n = len(token)
+    if n < FEWEST - 1:
+        return None
+    order = np.argsort(token, kind="stable")
+    alike = token[order]
+    counts = np.zeros(n, np.int64)
+    for apart in (1, 2, 3, 4, 6, 8):
+        if apart < n:
+            gaps = (order[apart:] - order[:-apart])[alike[apart:] == alike[:-apart]]
+            counts += np.bincount(gaps, minlength=n)[:n]
+    candidates = np.argsort(-counts, kind="stable")[:CANDIDATES]
+    best: tuple[int, int, int] | None = None
+    for period in sorted(candidates[counts[candidates] > 0].tolist()):
+        same = np.concatenate([[False], token[:-period] == token[period:], [False]])
+        edge = np.diff(same.astype(np.int8))
+        begin, end = np.flatnonzero(edge == 1), np.flatnonzero(edge == -1)
+        if not len(begin):
+            continue
+        k = int(np.argmax(end - begin))
+        start, stop = int(begin[k]), int(end[k]) + period
+        if stop - start >= (FEWEST - 1) * period and (best is None or stop - start > 1.02 * (best[2] - best[0])):
+            best = start, period, stop
+    return best
+
+
+@dataclass
+class Steps:
+    """Rows line by line, and their operands: edge e of step t is number `slot[e]` of column `owner[e]` and has the
+    operand `operand[t, e]`. That is column `column[e]` of step t - `lag[e]`, or for column -1 a row outside of the steps."""
+
+    rows: Integers
+    body: Integers
+    owner: Integers
+    slot: Integers
+    operand: Integers
+    column: Integers
+    lag: Integers
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def only(self, kept: Bools) -> Steps:
+        """Without the columns that are not kept; what reads one of these now reads a row outside."""
+        new = np.where(kept, np.cumsum(kept) - 1, -1)
+        edges = kept[self.owner]
+        column = np.where(self.column >= 0, new[self.column], -1)[edges]
+        return Steps(
+            self.rows[:, kept],
+            self.body[kept],
+            new[self.owner[edges]],
+            self.slot[edges],
+            self.operand[:, edges],
+            column,
+            np.where(column >= 0, self.lag[edges], 0),
+        )
+
+    def initial(self) -> list[Integers] | None:
+        """For each step before the first the rows that stand for its columns, -1 where nobody asks; None if one
+        column would begin with several rows."""
+        many = int(self.lag.max(initial=0))
+        initial = [np.full(self.rows.shape[1], -1) for _ in range(many)]
+        for t in range(many):
+            before = np.flatnonzero(self.lag > t)
+            for lag in range(t + 1, many + 1):
+                edges = before[self.lag[before] == lag]
+                line, column, row = initial[lag - t - 1], self.column[edges], self.operand[t, edges]
+                new = line[column] < 0
+                line[column[new]] = row[new]
+                if (line[column] != row).any():
+                    return None
+        return initial
+
+
+class Search:
+    """The graph with what has been found in it: a `label` for each row, the same for those that will be of one class."""
+
+    def __init__(self, graph: Graph, classes: Classes):
+        self.graph, self.classes = graph, classes
+        self.label = classes.of.copy()
+        self.labels = len(classes.op)
+        self.index = np.full(len(graph.op), -1)
+        self.index[classes.members] = np.arange(len(classes.members))
+
+    def steps(self, start: int, period: int, stop: int) -> Steps | None:
+        """The recurrence in a stretch of classes, if there is one; the stretch's rows are labelled in any case."""
+        whole = self.lined_up(start, period, stop)
+        if whole is None:
+            return None
+        self.mark(whole)
+        turn = self.turn(whole, period)
+        if turn is None:
+            return None
+        if turn and (turned := self.lined_up(start + turn, period, stop)) is not None:
+            whole = turned
+        steps = whole.only(cycle(whole))
+        if not len(steps.body):
+            return None
+        steps = self.extended(steps)
+        worth = len(steps) >= FEWEST and steps.rows.size >= SMALLEST and steps.initial() is not None
+        return steps if worth else None
+
+    def mark(self, steps: Steps) -> None:
+        """Rows of one column of any step will be of one class."""
+        self.label[steps.rows] = self.labels + steps.body
+        self.labels += int(steps.body.max(initial=-1)) + 1
+
+    def lined_up(self, start: int, period: int, stop: int) -> Steps | None:
+        """The rows of a stretch of classes, and the operands of each step as they advance from step to step; where
+        they do not, steps are left out."""
+        count, begin = (stop - start) // period, self.classes.start[start : stop + 1]
+        width = int(begin[period] - begin[0])
+        sizes = np.diff(begin[: count * period + 1]).reshape(count, period)
+        if (sizes != sizes[0]).any():
+            return None
+        rows = self.classes.members[begin[0] : begin[0] + count * width].reshape(count, width)
+        arity = self.graph.count[rows]
+        if (arity != arity[0]).any():
+            return None
+        body = np.repeat(np.arange(period), sizes[0])
+        owner = np.repeat(np.arange(width), arity[0])
+        slot = np.arange(len(owner)) - (np.cumsum(arity[0]) - arity[0])[owner]
+        operand = self.graph.operand[self.graph.start[rows][:, owner] + slot]
+        for reference in (count - 1, count // 2):
+            steps = self.advancing(Steps(rows, body, owner, slot, operand, slot, slot), reference)
+            if steps is not None and len(steps) >= FEWEST - 1:
+                return steps
+        return None
+
+    def advancing(self, steps: Steps, reference: int) -> Steps | None:
+        """The longest stretch of steps around `reference` in which all operands advance as there."""
+        rows, operand = steps.rows, steps.operand
+        count, width = rows.shape
+        base = int(self.index[rows[0, 0]])
+        place = self.index[operand] - base
+        last = place[reference]
+        inside = last >= 0
+        column = np.where(inside, last % width, -1)
+        lag = np.where(inside, reference - last // width, 0)
+        if (lag < 0).any() or (lag > LONGEST_LAG).any():
+            return None
+        expected = (np.arange(count)[:, None] - lag) * width + column
+        begins = np.arange(count)[:, None] < lag
+        good: Bools = np.where(inside, np.where(begins, place < 0, place == expected), place < 0)
+        good &= inside | (self.label[operand] == self.label[operand[reference]])
+        fine: Bools = good.all(1)
+        if not fine[reference]:
+            return None
+        first = reference - int(np.argmin(np.append(fine[reference::-1], False))) + 1
+        stop = reference + int(np.argmin(np.append(fine[reference:], False)))
+        return replace(steps, rows=rows[first:stop], operand=operand[first:stop], column=column, lag=lag)
+
+    def turn(self, steps: Steps, period: int) -> int | None:
+        """Where in the period steps had better begin: where the fewest numbers are handed on. None if none are."""
+        kept = cycle(steps)
+        if not kept.any():
+            return None
+        inner = steps.only(kept)
+        sizes = np.bincount(inner.body, minlength=period)
+        edges = inner.column >= 0
+        writer, reader = inner.body[inner.column[edges]], inner.body[inner.owner[edges]]
+        farthest = np.zeros(period, np.int64)
+        np.maximum.at(farthest, writer, reader - writer + inner.lag[edges] * period)
+        # a number is handed on at the beginnings after its class up to its last reader's
+        change = np.zeros(2 * period + 1, np.int64)
+        begin = np.arange(period) + 1
+        np.add.at(change, begin, sizes)
+        np.add.at(change, begin + np.minimum(farthest, period), -sizes)
+        crossing = np.cumsum(change)[: 2 * period]
+        return int(np.argmin(crossing[:period] + crossing[period:]))
+
+    def extended(self, steps: Steps) -> Steps:
+        """With steps before the first one, as long as what the first one starts from was made by the same steps."""
+        for _ in range(LEVELS + 2):
+            earlier = self.earlier(steps) if len(steps) > 1 else None
+            if earlier is None:
+                break
+            steps = earlier
+        return steps
+
+    def makers(self, steps: Steps) -> Integers | None:
+        """For each column the row that may stand for it in the step before the first: those that the first step starts
+        from, and what these are made of in the same way as in the steps."""
+        initial = steps.initial()
+        if not initial:
+            return None
+        graph, found = self.graph, initial[0].tolist()
+        begin = np.searchsorted(steps.owner, np.arange(len(found) + 1)).tolist()
+        here = np.where(steps.lag == 0, steps.column, -1).tolist()
+        for column in reversed(range(len(found))):
+            row = found[column]
+            if row < 0 or graph.op[row] != graph.op[steps.rows[0, column]]:
+                return None
+            first, last = begin[column], begin[column + 1]
+            if last > first and graph.start[row + 1] - graph.start[row] <= steps.slot[last - 1]:
+                return None
+            for e in range(first, last):
+                if here[e] >= 0:
+                    found[here[e]] = int(graph.operand[graph.start[row] + steps.slot[e]])
+        return np.array(found)
+
+    def earlier(self, steps: Steps) -> Steps | None:
+        """With one step more, made of these rows, if they have the operands that they should have."""
+        graph, rows = self.graph, self.makers(steps)
+        if rows is None or (graph.count[rows] != graph.count[steps.rows[0]]).any():
+            return None
+        operand = graph.operand[graph.start[rows][steps.owner] + steps.slot]
+        inside = steps.column >= 0
+        same = inside & (steps.lag == 0)
+        if (operand[same] != rows[steps.column[same]]).any():
+            return None
+        for t in range(int(steps.lag.max(initial=0))):
+            back = inside & (steps.lag == t + 1)
+            if (steps.operand[t, back] != rows[steps.column[back]]).any():
+                return None
+        outside, following = operand[~inside], steps.operand[0, ~inside]
+        fixed = following == steps.operand[1, ~inside]
+        if (self.label[outside] != self.label[following]).any() or (outside != following)[fixed].any():
+            return None
+        found = replace(
+            steps, rows=np.concatenate([rows[None], steps.rows]), operand=np.concatenate([operand[None], steps.operand])
+        )
+        return found if found.initial() is not None else None
