@@ -211,8 +211,8 @@ class Compilations:
     def __init__(self, function: Callable[..., Any], dtype: str, static: frozenset[str], number: Callable[[Any], Any]):
         self.function, self.dtype, self.static, self.number = function, dtype, static, number
         self.names = parameter_names(function)
-        self.programs: dict[Any, tuple[Program, native.Form | None]] = {}
-        self.forms = native.Forms()  # of the programs that are tried before the arguments are looked at here
+        self.programs: dict[Any, Program] = {}
+        self.forms = native.Forms()  # of those programs that are tried before anybody looks at the arguments here
         if not static <= set(self.names):
             raise ValueError(f"static_argnames: no parameter is named {', '.join(static - set(self.names))}")
 
@@ -242,17 +242,14 @@ class Compilations:
         if key not in self.programs:
             start = time.perf_counter()
             trace = trace_function(self.function, key, inputs, self.dtype, self.number)
-            program = Program(trace, self.dtype, time.perf_counter() - start)
-            self.programs[key] = program, native.form(key, program.native)
-        program, form = self.programs[key]
-        if form is not None and form not in self.forms.first:
-            self.forms.prefer(form)
-        return program
+            self.programs[key] = Program(trace, self.dtype, time.perf_counter() - start)
+        self.forms.prefer(key, self.programs[key].native)
+        return self.programs[key]
 
     def latest(self) -> Program:
         if not self.programs:
             raise RuntimeError("nothing is compiled yet: call this with its arguments first")
-        return next(reversed(self.programs.values()))[0]
+        return next(reversed(self.programs.values()))
 
 
 class CompiledFunction(Compiled):
@@ -272,6 +269,7 @@ class CompiledFunction(Compiled):
     def _begin(self, compilations: Compilations) -> None:
         """Take the entry at the first call, not before: it needs MLIR."""
         self._compilations = compilations
+        self._programs = compilations.programs
         alive = weakref.ref(self)  # nothing here refers to itself, so that what is dropped is freed at once
 
         def first_call(*args: Any, **kwargs: Any) -> Any:
@@ -327,19 +325,19 @@ class CompiledModule(CompiledFunction):
     """The forward pass of a module."""
 
     def __init__(self, module: Module, dtype: str):
-        functools.update_wrapper(self, module, updated=())  # type: ignore[arg-type]
-        compilations = CompilationsOfModule(module, dtype)
-        self._begin(compilations)
+        self.__setstate__((module, dtype))
         inputs = number_of_inputs(module)
         ours = type(module).__call__ in (Neuron.__call__, Layer.__call__, MLP.__call__)
         if inputs is not None and ours and not tracing():
-            compilations.program(key_of_a_list(inputs), inputs)
+            self._compilations.program(key_of_a_list(inputs), inputs)
 
     def __getstate__(self) -> Any:
         return self._compilations.function, self._compilations.dtype
 
     def __setstate__(self, state: Any) -> None:
-        CompiledModule.__init__(self, *state)
+        """Compile nothing yet: the module of a copy may be half made."""
+        functools.update_wrapper(self, state[0], updated=())
+        self._begin(CompilationsOfModule(*state))
 
 
 def key_of_a_list(numbers: int) -> Any:

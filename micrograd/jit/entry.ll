@@ -154,9 +154,13 @@ define internal i64 @word(ptr %walk) {
 
 ; n objects that must be floats or ints; subclasses, whose own code may do anything, are left to Python.
 define internal i1 @take_numbers(ptr %walk, ptr %objects, i64 %n) {
+  %first = get ptr %walk.number
+  %single = get i64 %walk.single
+  %is_double = icmp eq i64 %single, 0
   br label %next
 next:
-  %i = phi i64 [0, %0], [%i.1, %number]
+  %i = phi i64 [0, %0], [%i.1, %double], [%i.1, %float]
+  %to = phi ptr [%first, %0], [%to.double, %double], [%to.float, %float]
   %more = icmp slt i64 %i, %n
   br i1 %more, label %look, label %done
 look:
@@ -167,14 +171,14 @@ look:
 kind:
   %type = get i64 %object.ob_type
   %is_float = icmp eq i64 %type, $float
-  br i1 %is_float, label %float, label %other
-float:
+  br i1 %is_float, label %python_float, label %other
+python_float:
   %of_float = get double %object.ob_fval
   br label %number
 other:
-  switch i64 %type, label %refuse [ i64 $int, label %int
-                                    i64 $numpy_float64, label %float ]
-int:
+  switch i64 %type, label %refuse [ i64 $int, label %python_int
+                                    i64 $numpy_float64, label %python_float ]
+python_int:
   %of_int = call double @PyLong_AsDouble(ptr %object)
   %suspicious = fcmp oeq double %of_int, -1.0
   br i1 %suspicious, label %ask, label %number
@@ -186,10 +190,50 @@ clear: ; the int is too large for a double
   call void @PyErr_Clear()
   br label %refuse
 number:
-  %x = phi double [%of_float, %float], [%of_int, %int], [%of_int, %ask]
-  call void @append(ptr %walk, double %x)
+  %x = phi double [%of_float, %python_float], [%of_int, %python_int], [%of_int, %ask]
   %i.1 = add i64 %i, 1
+  br i1 %is_double, label %double, label %float
+double:
+  store double %x, ptr %to
+  %to.double = getelementptr double, ptr %to, i64 1
   br label %next
+float:
+  %narrow = fptrunc double %x to float
+  store float %narrow, ptr %to
+  %to.float = getelementptr float, ptr %to, i64 1
+  br label %next
+done:
+  put ptr %to, %walk.number
+  ret i1 true
+refuse:
+  ret i1 false
+}
+
+; n objects that must be lists of so many numbers each: the rows of a matrix.
+define internal i1 @take_rows(ptr %walk, ptr %objects, i64 %n, i64 %length) {
+  br label %next
+next:
+  %i = phi i64 [0, %0], [%i.1, %items]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %look, label %done
+look:
+  %at = getelementptr ptr, ptr %objects, i64 %i
+  %object = load ptr, ptr %at
+  %missing = icmp eq ptr %object, null
+  br i1 %missing, label %refuse, label %kind
+kind:
+  %type = get i64 %object.ob_type
+  %is_list = icmp eq i64 %type, $list
+  br i1 %is_list, label %size, label %refuse
+size:
+  %object.size = get i64 %object.ob_size
+  %right_size = icmp eq i64 %object.size, %length
+  br i1 %right_size, label %items, label %refuse
+items:
+  %numbers = get ptr %object.ob_item
+  %i.1 = add i64 %i, 1
+  %taken = call i1 @take_numbers(ptr %walk, ptr %numbers, i64 %length)
+  br i1 %taken, label %next, label %refuse
 done:
   ret i1 true
 refuse:
@@ -352,7 +396,7 @@ refuse:
 define internal i1 @take(ptr %walk, ptr %objects, i64 %n) {
   br label %next
 next:
-  %i = phi i64 [0, %0], [%i.numbers, %numbers], [%i.1, %taken]
+  %i = phi i64 [0, %0], [%i.numbers, %numbers], [%i.rows, %rows], [%i.1, %taken]
   %more = icmp slt i64 %i, %n
   br i1 %more, label %look, label %done
 look:
@@ -364,6 +408,7 @@ kind:
   %type = get i64 %object.ob_type
   %opcode = call i64 @word(ptr %walk)
   switch i64 %opcode, label %refuse [ i64 $NUMBERS, label %numbers
+                                      i64 $ROWS, label %rows
                                       i64 $VALUE, label %value
                                       i64 $LIST, label %list
                                       i64 $TUPLE, label %tuple
@@ -374,6 +419,12 @@ numbers: ; so many in a row
   %i.numbers = add i64 %i, %count
   %took_numbers = call i1 @take_numbers(ptr %walk, ptr %at, i64 %count)
   br i1 %took_numbers, label %next, label %refuse
+rows:
+  %rows.count = call i64 @word(ptr %walk)
+  %length = call i64 @word(ptr %walk)
+  %i.rows = add i64 %i, %rows.count
+  %took_rows = call i1 @take_rows(ptr %walk, ptr %at, i64 %rows.count, i64 %length)
+  br i1 %took_rows, label %next, label %refuse
 value:
   %took_value = call i1 @take_value(ptr %walk, ptr %object)
   br i1 %took_value, label %taken, label %refuse

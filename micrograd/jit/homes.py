@@ -103,11 +103,12 @@ def as_float(x: Any) -> float | None:
 
 
 class Homed(Value):
-    """A Value with homes. It calls itself what it was before, is copied as that, and needs no more memory."""
+    """A Value with homes. It calls itself what it was before, and is copied and pickled as that."""
 
     __slots__ = ()
     data = looking_through("data")
     grad = looking_through("grad")
+    __class__ = property(lambda v: type(v).__bases__[0])  # pickle asks for it
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """As the class that it was reduces it, with that class in place of the present one."""
@@ -166,7 +167,7 @@ def homes(slots: Sequence[Slot], former: Mapping[Slot, Home] | None = None, read
                 return None
             else:
                 new[slot] = number
-        owners = {v for v, _ in new}
+        owners = {v for v, _ in new if not isinstance(v, Homed)}
         classes: dict[type, Any] = {cls: homed_class(cls) for cls in set(map(type, owners))}
         if None in classes.values():
             return None

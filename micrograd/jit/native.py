@@ -46,7 +46,7 @@ FORMS = 4  # that a dispatch tries: each of them costs the later ones time
 DEPTH = 32  # of arguments and answers within each other: the entry is recursive, and a thread's stack may be small
 
 # Opcodes, of arguments and answers.
-NUMBERS, VALUE, LIST, TUPLE, ARRAY, SAME, TRUTH, ANOTHER = range(8)
+NUMBERS, ROWS, VALUE, LIST, TUPLE, ARRAY, SAME, TRUTH, ANOTHER = range(9)
 
 Word, Pointer = ctypes.c_int64, ctypes.c_void_p
 
@@ -186,7 +186,7 @@ class Machine:
         nowhere = id(Home)  # the type of no argument
         constants = {
             **{"NUMBERS": NUMBERS, "VALUE": VALUE, "LIST": LIST, "TUPLE": TUPLE, "ARRAY": ARRAY, "SAME": SAME},
-            **{"TRUTH": TRUTH, "ANOTHER": ANOTHER},
+            **{"ROWS": ROWS, "TRUTH": TRUTH, "ANOTHER": ANOTHER},
             **{kind.__name__: id(kind) for kind in (float, int, list, tuple, Home)},
             **{"Value": id(Value), "Homed": id(Homed), "NotImplemented": id(NotImplemented)},
             **{name: id(np.dtype(name)) for name in ("float64", "float32", "int64", "int32")},
@@ -276,6 +276,9 @@ def items_code(keys: Sequence[Any], depth: int = 0) -> list[int] | None:
         if key == "number":
             code += [NUMBERS, count]
             continue
+        if key[0] == "list" and key[1] and set(key[1]) == {"number"}:
+            code += [ROWS, count, len(key[1])]
+            continue
         item = item_code(key, depth)
         if item is None:
             return None
@@ -312,20 +315,22 @@ def form(key: Any, native: Native) -> Form | None:
 
 
 class Forms:
-    """The forms that a dispatch tries, those that were needed last."""
+    """The forms that a dispatch tries: those of the programs that were needed last, the last one first."""
 
     def __init__(self) -> None:
         self.first: list[Form] = []
-        self.all: list[Form] = []  # never to be let go: a call may be reading
+        self.known: dict[Any, Form | None] = {}  # by key; none is let go, for a call may be reading it
         self.pointers = (Pointer * (FORMS + 1))()
 
-    def prefer(self, form: Form) -> None:
-        """Try this form first from now on."""
-        if not any(form is known for known in self.all):
-            self.all.append(form)
-        self.first = [form, *(other for other in self.first if other is not form)][:FORMS]
-        for i, chosen in enumerate(self.first):
-            self.pointers[i] = ctypes.addressof(chosen)
+    def prefer(self, key: Any, native: Native) -> None:
+        """Try the form of this key, for a program, first from now on, unless it is tried anyway."""
+        if key not in self.known:
+            self.known[key] = form(key, native)
+        chosen = self.known[key]
+        if chosen is not None and chosen not in self.first:
+            self.first = [chosen, *self.first][:FORMS]
+            for i, one in enumerate(self.first):
+                self.pointers[i] = ctypes.addressof(one)
 
 
 def dispatch(slow: Callable[..., Any], forms: Forms) -> Callable[..., Any]:
