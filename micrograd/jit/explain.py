@@ -22,7 +22,8 @@ from micrograd.jit.nests import (
     nest_text,
     points,
 )
-from micrograd.jit.schedule import Group, Item, Pack, Schedule, Steps, sums
+from micrograd.jit.schedule import Group, Item, Pack, Schedule, Steps
+from micrograd.jit.sequential import sums
 from micrograd.jit.trace import Trace
 
 FREE = (

@@ -39,6 +39,7 @@ from micrograd.jit.nests import (
     Program,
     Sum,
 )
+from micrograd.jit.sequential import FARTHEST, accesses, accumulated, expanded, lag, place_of, sums
 
 Bools: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
@@ -49,7 +50,6 @@ FULLY = 16  # sums of so many terms become straight code
 UNROLLED = 4  # terms of longer ones
 BODY = 256  # multiplications that may stand in one loop
 LATENCY = 8  # additions that have to be under way at once to keep the processor busy
-FARTHEST = 8  # turns of a sequential loop over which a number is carried in a register
 STRIDED = 1.5  # what a number costs that is loaded into one lane
 WEIGHTS = {"div": 4, "sqrt": 6, "pow": 60, "sin": 25, "cos": 25, "erf": 30, "log": 20, "exp": 14}  # beside an addition
 HEAVY = {"tanh": 20, "sigmoid": 20, "softplus": 35}
@@ -137,30 +137,6 @@ class Schedule:
     passing: set[str]
     escaping: dict[str, Bools]
     target: Target
-
-
-def accesses(x: Expression) -> Iterator[Access]:
-    """All elements that an expression reads, those of index tables and masks included."""
-    if isinstance(x, Access):
-        yield x
-        if x.gather is not None:
-            yield x.gather
-    elif isinstance(x, Sum):
-        if isinstance(x.domain.mask, Access):
-            yield from accesses(x.domain.mask)
-        yield from accesses(x.body)
-    elif isinstance(x, Apply):
-        for operand in x.operands:
-            yield from accesses(operand)
-
-
-def sums(x: Expression) -> Iterator[Sum]:
-    """The reductions in an expression, outermost ones."""
-    if isinstance(x, Sum):
-        yield x
-    elif isinstance(x, Apply):
-        for operand in x.operands:
-            yield from sums(operand)
 
 
 def nest_accesses(nest: Nest) -> Iterator[Access]:
@@ -698,7 +674,10 @@ class Scheduler:
         self.packer = Packer(self.arrays, target)
 
     def run(self) -> Schedule:
-        items = [part for item in self.program.items for part in (chopped(item) if isinstance(item, Block) else [item])]
+        items = [expanded(item, self.arrays) for item in self.program.items]
+        items = accumulated(items, self.arrays)
+        self.sizes = {name: array.size for name, array in self.arrays.items()}
+        items = [part for item in items for part in (chopped(item) if isinstance(item, Block) else [item])]
         scheduled, _ = self.items(items, 0, frozenset())
         needed, passing = kept(scheduled, self.arrays)
         return Schedule(scheduled, self.arrays, needed, passing, escaping(scheduled, self.sizes), self.target)
@@ -731,39 +710,38 @@ class Scheduler:
         return blocked(group, self.target), packs
 
 
+def scalar_places(items: Sequence[Item]) -> dict[str, list[Access]]:
+    """Where the items of a sequential loop write each of the arrays that only scalar statements write."""
+    places: dict[str, list[Access]] = {}
+    others: set[str] = set()
+    for item in items:
+        if isinstance(item, Group) and not item.extents:
+            for nest in item.nests:
+                places.setdefault(nest.destination.array, []).append(nest.destination)
+        else:
+            others.update(used_by(item))
+    return {name: found for name, found in places.items() if name not in others}
+
+
 def carried(items: Sequence[Item], outer: int) -> tuple[tuple[Access, int], ...]:
     """The scalars that one turn of a sequential loop hands on to later ones, and how far."""
-    scalars = [item for item in items if isinstance(item, Group) and not item.extents]
-    makers: dict[str, list[Access]] = {}
-    for item in items:
-        for nest in item.nests if isinstance(item, Group) else ():
-            makers.setdefault(nest.destination.array, []).append(nest.destination)
+    places = scalar_places(items)
     lags: dict[Access, int] = {}
-    for group in scalars:
-        for access in group.accesses():
-            places = makers.get(access.array, [])
-            if len(places) == 1 and (lag := lag_of(access, places[0], outer)):
-                lags[places[0]] = max(lag, lags.get(places[0], 0))
-    own = {nest.destination for group in scalars for nest in group.nests}
-    return tuple((place, lag) for place, lag in lags.items() if place in own and lag <= FARTHEST)
-
-
-def lag_of(access: Access, place: Access, outer: int) -> int:
-    """How many turns before the loop's counter, of number `outer`, was at the one where `place` is what is read; 0 if
-    that is never or in the same turn."""
-    stride = place.map.strides[outer]
-    if access.gather or place.gather or access.map.strides != place.map.strides or not stride:
-        return 0
-    lag, rest = divmod(place.map.offset - access.map.offset, stride)
-    return lag if not rest and lag > 0 else 0
+    for item in items:
+        for access in item.accesses() if isinstance(item, Group) and not item.extents else ():
+            place = place_of(access, places.get(access.array, ()), outer)
+            if place is not None and 0 < (turns := lag(access, place, outer)) <= FARTHEST:
+                lags[place] = max(turns, lags.get(place, 0))
+    return tuple(lags.items())
 
 
 def kept(items: Sequence[Item], arrays: dict[str, Array]) -> tuple[set[str], set[str]]:
     """The arrays that need memory: outputs, and what is not read only where it is still in a register. And those of
-    which a sequential loop writes what is read only there."""
+    which a sequential loop writes what is read only there, or the last of which is read after it."""
     makers: dict[str, list[Item]] = {}
     read: set[str] = set()  # from memory
     stepped: set[str] = set()
+    final: dict[str, set[int]] = {}  # the elements that are in registers when a loop is over
 
     def visit(item: Item, steps: Steps | None) -> None:
         if isinstance(item, Steps):
@@ -772,34 +750,31 @@ def kept(items: Sequence[Item], arrays: dict[str, Array]) -> tuple[set[str], set
                 visit(inner, item if steps is None else None)
                 if steps:  # a loop in a loop
                     read.update(used_by(inner))
+            for place, turns in item.carried if steps is None else ():
+                last = place.map.offset + place.map.strides[0] * (item.extent - 1)
+                final.setdefault(place.array, set()).update(last - place.map.strides[0] * k for k in range(turns))
         elif isinstance(item, Pack):
             makers.setdefault(item.array, []).append(item)
             read.update((item.array, item.source.array))
         elif isinstance(item, Block):
             for name in item_writes(item):
                 makers.setdefault(name, []).append(item)
-            read.update(item_reads(item))
+            for number, name in enumerate(item.names):
+                at = set(item.operand_positions[item.operand_arrays == number].tolist())
+                if at - final.get(name, set()):
+                    read.add(name)
         else:
-            places = dict(steps.carried) if steps else {}
+            places = scalar_places(steps.items) if steps and not item.extents else {}
+            reach = dict(steps.carried) if steps else {}
             for nest in item.nests:
                 makers.setdefault(nest.destination.array, []).append(item)
                 for access in nest_accesses(nest):
-                    maker = nest_of(item, access.array)
-                    if maker is None and steps is not None and not item.extents:
-                        found = [place for place in places if place.array == access.array] or [
-                            member.destination
-                            for other in steps.items
-                            if isinstance(other, Group) and not other.extents
-                            for member in other.nests
-                            if member.destination.array == access.array
-                        ]
-                        if len(found) == 1 and (
-                            access == found[0]
-                            or lag_of(access, found[0], item.outer - 1) <= places.get(found[0], 0)
-                            and lag_of(access, found[0], item.outer - 1) > 0
-                        ):
-                            continue
-                    if maker != access:
+                    source = place_of(access, places.get(access.array, ()), item.outer - 1) if places else None
+                    if source is not None and lag(access, source, item.outer - 1) <= reach.get(source, 0):
+                        continue
+                    if not any(access.map.strides) and access.map.offset in final.get(access.array, ()):
+                        continue
+                    if nest_of(item, access.array) != access:
                         read.add(access.array)
 
     for item in items:

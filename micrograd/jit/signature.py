@@ -178,7 +178,7 @@ def array_of(items: list[Any], shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def as_array(x: Any) -> Any:
-    """A numpy array of what numpy can make one of, such as a torch tensor; ArgumentError for one that will not have it."""
+    """A numpy array of what numpy can make one of, such as a torch tensor; ArgumentError for what refuses."""
     import numpy as np
 
     try:

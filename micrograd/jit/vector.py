@@ -24,7 +24,8 @@ import numpy as np
 from micrograd.jit import elementary
 from micrograd.jit.emit import MLIR, Emitted, integer_power
 from micrograd.jit.nests import Access, AffineMap, Apply, Array, Block, Constant, Domain, Expression, Nest, Sum
-from micrograd.jit.schedule import Group, Item, Pack, Schedule, Steps, sums, used_by
+from micrograd.jit.schedule import Group, Item, Pack, Schedule, Steps, used_by
+from micrograd.jit.sequential import sums
 from micrograd.jit.tape import COMPARISONS
 
 LONG = 6000  # lines: a longer program becomes several functions
@@ -937,8 +938,12 @@ class Function:
         self.box = ()
         before = self.silent
         self.silent = before | (steps.written & self.schedule.passing)
-        self.iterate(0, steps.extent, 1, initial, types, body, 4, steps.written)
+        last = self.iterate(0, steps.extent, 1, initial, types, body, 4, steps.written)
         self.silent = before
+        for (destination, back), value in zip(keys, last):  # who reads the last ones finds them in memory, too
+            at = (*(counter for counter, _ in self.counters), ("", steps.extent - back))
+            kept = not self.counters and destination.array in self.schedule.passing
+            self.store_scalar(value, destination, at, None, kept)
 
     def item(self, item: Item) -> None:
         if isinstance(item, Group):
