@@ -223,6 +223,42 @@ def linear(terms: Sequence[tuple[float, Expression]], bias: float = 0.0) -> Expr
     return total
 
 
+def reordered(nest: Nest, order: Sequence[int]) -> Nest:
+    """The same nest with its dimensions in another order."""
+    if list(order) == list(range(len(order))):
+        return nest
+
+    def change(affine: AffineMap) -> AffineMap:
+        own = tuple(affine.strides[d] for d in order)
+        return AffineMap(affine.offset, own + affine.strides[len(order) :])
+
+    extents = tuple(nest.domain.extents[d] for d in order)
+    mask = changed_mask(nest.domain.mask, change)
+    return Nest(Domain(extents, mask), changed_access(nest.destination, change), changed(nest.body, change))
+
+
+def changed(x: Expression, change: Callable[[AffineMap], AffineMap]) -> Expression:
+    """The expression with every map changed."""
+    if isinstance(x, Access):
+        return changed_access(x, change)
+    if isinstance(x, Sum):
+        return Sum(Domain(x.domain.extents, changed_mask(x.domain.mask, change)), changed(x.body, change))
+    return Apply(x.op, tuple(changed(operand, change) for operand in x.operands)) if isinstance(x, Apply) else x
+
+
+def changed_access(access: Access, change: Callable[[AffineMap], AffineMap]) -> Access:
+    gather = None if access.gather is None else changed_access(access.gather, change)
+    return Access(access.array, change(access.map), gather)
+
+
+def changed_mask(
+    mask: AffineMap | Access | None, change: Callable[[AffineMap], AffineMap]
+) -> AffineMap | Access | None:
+    if mask is None:
+        return None
+    return changed_access(mask, change) if isinstance(mask, Access) else change(mask)
+
+
 # The text. How tightly an expression binds: a sum of terms 1, a product 2, a power or a sign 3, an element 4.
 INFIX = {"add": (" + ", 1), "sub": (" - ", 1), "mul": ("*", 2), "div": ("/", 2)}
 COMPARISONS = {"lt": " < ", "le": " <= ", "gt": " > ", "ge": " >= ", "eq": " == ", "ne": " != "}

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -38,7 +38,7 @@ from micrograd.jit.boxes import Arrangement, IrregularError, affine_fit, arrange
 from micrograd.jit.classes import UNROLLED, TimeLoop, by_class, classify, fuse
 from micrograd.jit.graph import CONSTANT, COPY, INPUT, NAMES, OUTPUT, WEIGHT, decode, flatten
 from micrograd.jit.layout import Layout, Terms, even, even_terms, ragged_terms
-from micrograd.jit.nests import Access, Array, Block, Integers, Loop, Nest, Program, dense
+from micrograd.jit.nests import Access, AffineMap, Array, Block, Integers, Loop, Nest, Program, dense, reordered
 from micrograd.jit.recurrence import with_time_loops
 from micrograd.jit.statement import UNEVEN, Places, Statement
 from micrograd.jit.tape import Tape
@@ -46,6 +46,7 @@ from micrograd.jit.tape import Tape
 SMALLEST = 16  # operands that a class has to have in all to be worth a nest
 ROWS_PER_NEST = 300  # finding a nest costs as much as about so many rows, so there may be one nest for each so many
 FREE_NESTS = 64  # but so many in any case
+SHORT = 5  # a dimension of fewer points is not one to lay out along
 MOST_PIECES = 32  # a class that falls into more pieces is gathered
 
 
@@ -154,11 +155,13 @@ class Roller:
         if written is not None:
             return layout.nest(layout.destination(self.array[c], written), steps > 0)
         extents = layout.instances.extents
-        where = dense(extents)
-        nest = layout.nest(Access(self.places.next_name("temporary"), where), steps > 0)
+        order = list(range(len(extents))) if steps else long_inside(extents)
+        where = dense([extents[d] for d in order])
+        place = AffineMap(0, tuple(where.strides[order.index(d)] for d in range(len(extents))))
+        nest = layout.nest(Access(self.places.next_name("temporary"), place), steps > 0)
         self.array[c] = self.places.new_array("temporary", math.prod(extents))
-        self.position[rows] = layout.instances.coordinates @ np.array(where.strides, np.int64) + where.offset
-        return nest
+        self.position[rows] = layout.instances.coordinates @ np.array(place.strides, np.int64)
+        return reordered(nest, order)
 
     def time_loop(self, loop: TimeLoop) -> None:
         """The nests of each step, and what it begins with; IrregularError if the steps can't be told in one way."""
@@ -388,6 +391,14 @@ class Roller:
             self.position[operand],
             graph.coefficient[edges],
         )
+
+
+def long_inside(extents: Sequence[int]) -> list[int]:
+    """The order of dimensions in which short ones, as those of a point in space, come first, if there are longer ones:
+    what is then side by side in memory are many of the same kind."""
+    if max(extents, default=0) < 2 * SHORT:
+        return list(range(len(extents)))
+    return sorted(range(len(extents)), key=lambda d: extents[d] >= SHORT)
 
 
 def stretched(n: int, some: Integers, places: Integers) -> Iterator[Arrangement]:

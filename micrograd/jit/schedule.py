@@ -38,6 +38,9 @@ from micrograd.jit.nests import (
     Nest,
     Program,
     Sum,
+    changed,
+    changed_access,
+    changed_mask,
 )
 from micrograd.jit.sequential import FARTHEST, accesses, accumulated, expanded, lag, place_of, sums
 
@@ -286,32 +289,8 @@ def without_dimension(nest: Nest, k: int, d: int) -> Nest:
 
     extents = nest.domain.extents
     merged = (*extents[:d], extents[d] * extents[d + 1], *extents[d + 2 :])
-    domain = Domain(merged, mapped_mask(nest.domain.mask, shorter))
-    destination = mapped_access(nest.destination, shorter)
-    assert isinstance(destination, Access)
-    return Nest(domain, destination, mapped(nest.body, shorter))
-
-
-def mapped_mask(mask: AffineMap | Access | None, change: Any) -> AffineMap | Access | None:
-    if isinstance(mask, AffineMap):
-        return change(mask)  # type: ignore[no-any-return]
-    return None if mask is None else mapped_access(mask, change)
-
-
-def mapped_access(access: Access, change: Any) -> Access:
-    gather = None if access.gather is None else mapped_access(access.gather, change)
-    return Access(access.array, change(access.map), gather)
-
-
-def mapped(x: Expression, change: Any) -> Expression:
-    """The expression with every map changed."""
-    if isinstance(x, Access):
-        return mapped_access(x, change)
-    if isinstance(x, Sum):
-        return Sum(Domain(x.domain.extents, mapped_mask(x.domain.mask, change)), mapped(x.body, change))
-    if isinstance(x, Apply):
-        return Apply(x.op, tuple(mapped(operand, change) for operand in x.operands))
-    return x
+    domain = Domain(merged, changed_mask(nest.domain.mask, shorter))
+    return Nest(domain, changed_access(nest.destination, shorter), changed(nest.body, shorter))
 
 
 def sums_collapsed(x: Expression) -> Expression:
@@ -337,7 +316,7 @@ def sums_collapsed(x: Expression) -> Expression:
             return AffineMap(m.offset, m.strides[:k] + m.strides[k + 1 :])
 
         extents = (*x.domain.extents[:d], x.domain.extents[d] * n, *x.domain.extents[d + 2 :])
-        x = Sum(Domain(extents, mapped_mask(x.domain.mask, shorter)), mapped(x.body, shorter))
+        x = Sum(Domain(extents, changed_mask(x.domain.mask, shorter)), changed(x.body, shorter))
     return x
 
 
@@ -409,6 +388,12 @@ def cost(group: Group, target: Target) -> float:
         for reduction in reductions:
             terms = float(reduction.domain.size)
             inner = reduction.domain.extents
+            lane = None if group.lanes is None or group.across else outer + group.lanes
+            if reduction.domain.mask is not None:
+                uneven = mask_varies(
+                    reduction.domain.mask, outer + len(extents) + len(inner) - 1 if group.across else lane
+                )
+                terms *= 4.0 if uneven else 0.6  # a mask takes some operations; bounds leave out what it does
             if group.across:
                 terms *= math.ceil(inner[-1] / group.width) / inner[-1]
                 k = outer + len(extents) + len(inner) - 1
@@ -417,7 +402,8 @@ def cost(group: Group, target: Target) -> float:
                 total += iterations * (terms * (work(reduction.body) + 1 + loads) + ending)
             elif group.lanes is not None:
                 k = outer + group.lanes
-                loads = sum(load_cost(a, k, group, inner) for a in accesses(reduction.body))
+                copies = reduction.domain.mask is None
+                loads = sum(load_cost(a, k, group, inner, copies=copies) for a in accesses(reduction.body))
                 total += iterations * terms * max(1.0, work(reduction.body) + loads)
             else:
                 loads = sum(0.5 for _ in accesses(reduction.body))
@@ -425,7 +411,14 @@ def cost(group: Group, target: Target) -> float:
     return total
 
 
-def load_cost(access: Access, k: int, group: Group, inner: Sequence[int], blocked: bool = True) -> float:
+def mask_varies(mask: AffineMap | Access, k: int | None) -> bool:
+    """Whether a mask may differ from lane to lane, or is no inequality, that could be a bound of a loop."""
+    return not isinstance(mask, AffineMap) or k is not None and mask.strides[k] != 0
+
+
+def load_cost(
+    access: Access, k: int, group: Group, inner: Sequence[int], blocked: bool = True, copies: bool = True
+) -> float:
     """What it costs to load a vector along stride k; blocks of a contraction share what they load."""
     stride = access.map.strides[k]
     shared = 0.15 if inner and blocked else 0.7
@@ -435,7 +428,7 @@ def load_cost(access: Access, k: int, group: Group, inner: Sequence[int], blocke
         return shared
     if stride == -1:
         return shared + 0.5
-    if blocked and not group.across and packable(access, group, inner):
+    if blocked and copies and not group.across and packable(access, group, inner):
         return shared + STRIDED * 0.3 * group.width / reuse(access, group, inner)
     return STRIDED * group.width
 

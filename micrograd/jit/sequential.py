@@ -18,10 +18,24 @@ Which numbers are handed on, and over how many turns, is what `lag` tells.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from micrograd.jit.nests import Access, AffineMap, Apply, Array, Block, Constant, Domain, Expression, Loop, Nest, Sum
+from micrograd.jit.nests import (
+    Access,
+    AffineMap,
+    Apply,
+    Array,
+    Block,
+    Constant,
+    Domain,
+    Expression,
+    Loop,
+    Nest,
+    Sum,
+    changed,
+    changed_access,
+)
 
 SMALL = 4  # points of a nest that becomes scalar statements
 MOST_EXPANDED = 400  # statements in a loop after that
@@ -89,21 +103,7 @@ def scalars(nest: Nest, arrays: Mapping[str, Array]) -> Iterator[Nest]:
             shift = sum(stride * k for stride, k in zip(m.strides[outer:], point))
             return AffineMap(m.offset + shift, m.strides[:outer])
 
-        yield Nest(Domain(), moved(nest.destination, fixed), folded(substituted(nest.body, fixed), arrays))
-
-
-def moved(access: Access, change: Callable[[AffineMap], AffineMap]) -> Access:
-    gather = None if access.gather is None else moved(access.gather, change)
-    return Access(access.array, change(access.map), gather)
-
-
-def substituted(x: Expression, change: Callable[[AffineMap], AffineMap]) -> Expression:
-    """An expression without sums, with every map changed."""
-    if isinstance(x, Access):
-        return moved(x, change)
-    if isinstance(x, Apply):
-        return Apply(x.op, tuple(substituted(operand, change) for operand in x.operands))
-    return x
+        yield Nest(Domain(), changed_access(nest.destination, fixed), folded(changed(nest.body, fixed), arrays))
 
 
 def folded(x: Expression, arrays: Mapping[str, Array]) -> Expression:

@@ -112,6 +112,7 @@ class Function:
         self.reduced: dict[tuple[int, Point], str] = {}  # the results of sums, by the sum's id and the point
         self.uniform: dict[tuple[int, int], bool] = {}
         self.guard: str | None = None  # the mask of the points that are being calculated
+        self.masked: dict[str, str] = {}  # what a block has stored where its mask holds, for the same block to read
         self.exact = False  # whether the bounds of loops leave out all that the mask of the group does
         self.pinned = 0  # the scope of a loop with such bounds, out of which no load may go that might leave its array
         self.box: tuple[int, ...] = ()  # the extents of all coordinates
@@ -298,7 +299,8 @@ class Function:
 
     def load_scalar(self, access: Access, at: Point) -> str:
         memory, t = self.memory(access.array)
-        return self.add(f"memref.load {memory}[{self.element_at(access, at)}] : {t}", self.least(access))
+        expression = f"memref.load {memory}[{self.element_at(access, at)}] : {t}"
+        return self.masked.get(expression) or self.add(expression, self.least(access))
 
     def load(self, access: Access, at: Point, lanes: Lanes | None) -> str:
         if lanes is None:
@@ -321,6 +323,8 @@ class Function:
 
     def known(self, expression: str) -> str | None:
         """The value of an expression that has been calculated, or of an element that has been stored."""
+        if expression in self.masked:
+            return self.masked[expression]
         return next((scope.values[expression] for scope in self.scopes if expression in scope.values), None)
 
     def key(self, access: Access, at: Point, lanes: Lanes) -> str:
@@ -358,8 +362,8 @@ class Function:
         k, t = lanes.axis, self.type(lanes)
         stride = access.map.strides[k]
         gathers = access.gather is not None and access.gather.map.strides[k] != 0
-        if mask is None or not kept:
-            self.scopes[-1].values[self.key(access, at, lanes)] = x
+        values = self.scopes[-1].values if mask is None else self.masked
+        values[self.key(access, at, lanes)] = x
         if not kept:
             return
         if stride == 1 and not gathers:
@@ -399,8 +403,8 @@ class Function:
     def store_scalar(self, x: str, access: Access, at: Point, mask: str | None, kept: bool) -> None:
         memory, t = self.memory(access.array)
         index = self.element_at(access, at)
-        if mask is None or not kept:
-            self.scopes[-1].values[f"memref.load {memory}[{index}] : {t}"] = x
+        values = self.scopes[-1].values if mask is None else self.masked
+        values[f"memref.load {memory}[{index}] : {t}"] = x
         if not kept:
             return
         if mask is None:
@@ -796,6 +800,7 @@ class Function:
 
     def body(self, group: Group, outer: Point, begin: dict[int, Coordinate], sizes: dict[int, int]) -> None:
         """The calculations of one block."""
+        self.masked.clear()
         points: list[tuple[Point, Lanes | None]] = []
         offsets = [range(sizes[d]) if d != group.lanes else range(0, sizes[d], group.width) for d in range(len(sizes))]
         for offset in np.ndindex(*map(len, offsets)):
