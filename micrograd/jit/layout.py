@@ -217,12 +217,12 @@ class Layout:
         strides = [0] * len(extents)
         for d, stride in zip(kept, dense([extents[k] for k in kept]).strides):
             strides[d] = stride
-        return self.places.new_array(kind, len(entries), entries), AffineMap(0, tuple(strides))
+        return self.places.table(kind, entries), AffineMap(0, tuple(strides))
 
     def mask(self, mask: AffineMap | Bools | None, dimensions: int) -> AffineMap | Access | None:
         if mask is None or isinstance(mask, AffineMap):
             return mask
-        name = self.places.new_array("table", mask.size, mask.astype(np.float64).ravel())
+        name = self.places.table("table", mask.astype(np.float64).ravel())
         strides = dense(mask.shape).strides
         return Access(name, AffineMap(0, (0,) * (dimensions - len(strides)) + strides))
 

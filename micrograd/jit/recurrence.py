@@ -43,7 +43,7 @@ SMALLEST = 24  # rows that are worth a loop
 LONGEST_LAG = 4  # steps back that a step may look
 CANDIDATES = 12  # periods that are tried
 EFFORT = 8  # how many times each class may be looked at in all
-STARTS = 4  # steps at one end that may be left out
+NARROW = 4  # columns of a class of single numbers
 
 
 @dataclass
@@ -56,9 +56,13 @@ class Recurrence:
     initial: Integers
 
     def parts(self) -> Iterator[Integers]:
-        """The columns of each class."""
-        for c in np.unique(self.body):
-            yield np.flatnonzero(self.body == c)
+        """The columns of each class; where all classes are narrow, it is a calculation with single numbers, whose
+        likeness to each other has no meaning, and each column stands for itself."""
+        columns = np.arange(len(self.body))
+        if np.bincount(self.body).max() <= NARROW:
+            yield from columns[:, None]
+        else:
+            yield from np.split(columns, np.flatnonzero(np.diff(self.body)) + 1)
 
 
 def with_time_loops(graph: Graph, classes: Classes) -> tuple[Graph, Classes]:

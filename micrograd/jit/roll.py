@@ -93,12 +93,14 @@ class Roller:
     def promising(self, roots: list[int]) -> set[int]:
         """The classes to look for nests of: those that are worth it, and no more than linear time allows."""
         most = FREE_NESTS + len(self.graph.op) // ROWS_PER_NEST
+        work, rows = self.fusion.work, np.diff(self.classes.start).tolist()
         large = [
             c
             for c in roots
-            if self.fusion.work[c] >= SMALLEST and (len(self.classes.rows(c)) > UNROLLED or self.fusion.reduces[c])
+            if (work[c] >= SMALLEST or self.fusion.reduces[c]) and (rows[c] > UNROLLED or self.fusion.reduces[c])
         ]
-        return set(sorted(large, key=lambda c: -self.fusion.work[c])[:most])
+        small = [c for c in roots if work[c] < SMALLEST and rows[c] > UNROLLED and not self.fusion.reduces[c]]
+        return set([*sorted(large, key=lambda c: -work[c])[:most], *sorted(small, key=lambda c: -work[c])[:FREE_NESTS]])
 
     def leave(self, roots: list[int]) -> None:
         """Leave classes, and what is fused into them, to the scalar statements."""
@@ -118,6 +120,11 @@ class Roller:
         written = None
         if self.classes.op[c] == OUTPUT:
             self.array[c], written = "y", self.graph.number[rows]
+        if self.fusion.work[c] < SMALLEST:
+            layout = self.layout(rows, written)
+            if layout is None:
+                raise IrregularError
+            return [self.placed(c, rows, layout, written)]
         found = self.whole_or_pieces(c, rows, written)
         return found if found else [self.placed(c, rows, self.gathered(rows, written), written)]
 
@@ -135,7 +142,7 @@ class Roller:
             except IrregularError:
                 continue
             if written is None:
-                self.array[c] = self.places.new_array("temporary", len(rows))
+                self.array[c] = self.places.new_array(len(rows))
                 self.position[rows] = order
             return [piece.nest(piece.destination(self.array[c], place), steps > 0) for piece, place in layouts]
         return []
@@ -159,7 +166,7 @@ class Roller:
         where = dense([extents[d] for d in order])
         place = AffineMap(0, tuple(where.strides[order.index(d)] for d in range(len(extents))))
         nest = layout.nest(Access(self.places.next_name("temporary"), place), steps > 0)
-        self.array[c] = self.places.new_array("temporary", math.prod(extents))
+        self.array[c] = self.places.new_array(math.prod(extents))
         self.position[rows] = layout.instances.coordinates @ np.array(place.strides, np.int64)
         return reordered(nest, order)
 
@@ -186,7 +193,7 @@ class Roller:
             positions = self.position[originals]
             if len({self.array[k] for k in set(self.classes.of[originals].tolist())}) == 1:
                 order = np.argsort(np.argsort(positions, kind="stable"))
-        self.array[c] = self.places.new_array("temporary", (lags + loop.steps) * width)
+        self.array[c] = self.places.new_array((lags + loop.steps) * width)
         self.position[rows] = (np.arange(lags, lags + loop.steps)[:, None] * width + order).ravel()
         copies = initial[::-1]
         there = copies >= 0
@@ -196,12 +203,15 @@ class Roller:
         of = self.classes.of[self.graph.operand[self.graph.start[copies]]]
         for kind in np.unique(of):
             rows, written = copies[of == kind], places[of == kind]
-            if len(rows) < SMALLEST:
+            layout = self.layout(rows, written) if len(rows) > UNROLLED else None
+            if layout is None and len(rows) < SMALLEST:
                 self.copied.append(rows)
-            elif nests := self.whole_or_pieces(c, rows, written):
-                self.beginnings[c] += nests
+            elif layout is not None:
+                self.beginnings[c].append(self.placed(c, rows, layout, written))
             else:
-                self.beginnings[c].append(self.placed(c, rows, self.gathered(rows, written), written))
+                self.beginnings[c] += self.whole_or_pieces(c, rows, written) or [
+                    self.placed(c, rows, self.gathered(rows, written), written)
+                ]
 
     def once(self, layout: Layout) -> Layout:
         """The layout without the dimensions along which every row calculates the same over again."""

@@ -97,15 +97,25 @@ class Places:
         self.position = graph.number.copy()
         self.arrays: dict[str, Array] = {}
         self._serial = dict.fromkeys(LETTERS, 0)
+        self._tables: dict[tuple[str, bytes], str] = {}
 
     def next_name(self, kind: str) -> str:
         return f"{LETTERS[kind]}{self._serial[kind]}"
 
-    def new_array(self, kind: str, size: int, values: np.ndarray[Any, Any] | None = None) -> str:
-        name = self.next_name(kind)
-        self._serial[kind] += 1
-        self.arrays[name] = Array(name, kind, size, values)
+    def new_array(self, size: int) -> str:
+        name = self.next_name("temporary")
+        self._serial["temporary"] += 1
+        self.arrays[name] = Array(name, "temporary", size)
         return name
+
+    def table(self, kind: str, values: np.ndarray[Any, Any]) -> str:
+        """The table of these values: a new one, or that which has them already."""
+        key = (kind, values.tobytes())
+        if key not in self._tables:
+            name = self._tables[key] = self.next_name(kind)
+            self._serial[kind] += 1
+            self.arrays[name] = Array(name, kind, len(values), values)
+        return self._tables[key]
 
 
 class Statement:
