@@ -37,9 +37,9 @@ class Classes:
 class TimeLoop:
     """Classes from `first` to before `stop` whose rows are those of the steps of a recurrence, step by step.
 
-    Of a class c of which a step reads what earlier steps left, `initial[c]` has the rows that copy what stands for it in
-    the steps before the first: a line each, the last one first, with -1 where there is none. They are of that class too,
-    but not among its members.
+    Of a class c of which a step reads what earlier steps left, `initial[c]` has the rows that copy what stands for it
+    in the steps before the first: a line each, the last one first, with -1 where there is none. They are of that class
+    too, but not among its members.
     """
 
     steps: int

@@ -13,7 +13,7 @@ is left to `classes`.
     >>> graph.coefficient.tolist()
     [1.0, -2.0, 1.0, 1.0]
 
-Nothing is folded that depends on a number, except that x + 0 is x: the sign of a zero may differ for that.
+Nothing is folded that depends on a number, except that x + 0 and x**1 are x: the sign of a zero may differ for that.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Graph:
 
 
 def decode(tape: Tape) -> Rows:
-    """The live rows of a tape. An addition of 0 is replaced by its other operand."""
+    """The live rows of a tape. An addition of 0 or a power 1 is replaced by its other operand."""
     rows = columns(tape)
     same = copied(rows)
     a, b, c = same[rows.a], same[rows.b], same[rows.c]
@@ -118,11 +118,12 @@ def columns(tape: Tape) -> Rows:
 
 
 def copied(rows: Rows) -> Integers:
-    """For each row the one that it is a copy of, because it adds 0 to that; else itself."""
-    zero = (rows.op == CONSTANT) & (rows.value == 0)
+    """For each row the one that it is a copy of, because it adds 0 to that or takes its power 1; else itself."""
+    zero, one = ((rows.op == CONSTANT) & (rows.value == x) for x in (0, 1))
     everyone = np.arange(len(rows.op))
     same = np.where((rows.op == ADD) & zero[rows.a], rows.b, everyone)
     same = np.where(((rows.op == ADD) | (rows.op == SUB)) & zero[rows.b], rows.a, same)
+    same = np.where((rows.op == POW) & one[rows.b], rows.a, same)
     copies = np.flatnonzero(same != everyone)
     while ((further := same[same[copies]]) != same[copies]).any():
         same[copies] = further

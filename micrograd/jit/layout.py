@@ -60,7 +60,7 @@ def even(scope: Scope, n: int) -> bool:
         if (relative == relative[0]).all():
             return True
         if not attempt:
-            scope.reorder(np.lexsort([*scope.places().T[::-1], scope.owner]))
+            scope.by_place()
     return False
 
 

@@ -20,14 +20,15 @@ may be visited in any order.
     >>> [NAMES[graph.op[row]] for row in found.rows[0]]
     ['mul', 'sin']
 
-The search: classes get tokens, equal for those that look alike two levels deep; tokens that repeat with one period are
-a candidate (`periodic`); its rows are laid side by side, step by step, and each operand of a step must be that of the
-step before one step later, exactly (`Steps`); what does not wait for an earlier step, or is not waited for by a later
-one, is taken away (`cycle`).
+The search: classes get tokens, equal for those that look alike, their operands included; tokens that repeat with one
+period are a candidate (`periodic`); its rows are laid side by side, step by step, and each operand of a step must be
+that of the step before one step later, exactly (`Steps`); what does not wait for an earlier step, or is not waited for
+by a later one, is taken away (`cycle`).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -37,12 +38,13 @@ from micrograd.jit.classes import Classes, TimeLoop, classify
 from micrograd.jit.graph import CONSTANT, COPY, INPUT, MUL, POW, SUM, Bools, Graph, edges_of
 from micrograd.jit.nests import Integers
 
-LEVELS = 2  # how deep classes have to look alike
+LEVELS = 1  # how deep classes have to look alike
 FEWEST = 4  # steps that are worth a loop
 SMALLEST = 24  # rows that are worth a loop
 LONGEST_LAG = 4  # steps back that a step may look
 CANDIDATES = 12  # periods that are tried
 EFFORT = 8  # how many times each class may be looked at in all
+ROWS_PER_ORDER = 8  # to put a class of one step into an order costs as much as about so many rows
 NARROW = 4  # columns of a class of single numbers
 
 
@@ -346,7 +348,8 @@ def longest_stretch(token: Integers) -> tuple[int, int, int] | None:
 @dataclass
 class Steps:
     """Rows line by line, and their operands: edge e of step t is number `slot[e]` of column `owner[e]` and has the
-    operand `operand[t, e]`. That is column `column[e]` of step t - `lag[e]`, or for column -1 a row outside of the steps."""
+    operand `operand[t, e]`. That is column `column[e]` of step t - `lag[e]`; for column -1 a row outside of the steps.
+    """
 
     rows: Integers
     body: Integers
@@ -391,13 +394,85 @@ class Steps:
         return initial
 
 
+class Numbering:
+    """An order for the rows of each class that is the same in every step: that of an operand that each has one of."""
+
+    def __init__(self, graph: Graph, label: Integers):
+        self.graph = graph
+        self.kind = label.copy()
+        self.number = np.arange(len(label))  # among the rows of its class and step, once known; else any
+
+    def ordered(self, rows: Integers, body: Integers) -> Integers:
+        """The rows of each step in that order; the terms of their sums are put into such an order too."""
+        rows = rows.copy()
+        period = int(body[-1]) + 1
+        bounds = np.searchsorted(body, np.arange(period + 1)).tolist()
+        self.kind[rows] = int(self.kind.max()) + 1 + body
+        parts = [slice(low, high) for low, high in itertools.pairwise(bounds)]
+        for part in parts:
+            self.begin(rows[0, part], rows[1, part])
+        chosen = [self.one_each(rows[1, part]) for part in parts]
+        for t in range(len(rows)):
+            for part, kind in zip(parts, chosen):
+                own = rows[t, part]
+                if kind is not None:
+                    own = own[np.argsort(self.of_kind(own, kind), kind="stable")]
+                rows[t, part] = own
+                self.number[own] = np.arange(len(own))
+                if self.graph.op[own[0]] == SUM:
+                    self.order_terms(own)
+        return rows
+
+    def begin(self, first: Integers, second: Integers) -> None:
+        """What the first step reads where the second one reads what the first one left is of the same kind."""
+        kinds = []
+        for rows in (first, second):
+            edges, _ = edges_of(self.graph, rows)
+            kinds.append(set(self.kind[self.graph.operand[edges]].tolist()))
+        (old, new) = kinds[0] - kinds[1], kinds[1] - kinds[0]
+        if len(old) == len(new) == 1:
+            edges, _ = edges_of(self.graph, first)
+            operand = np.unique(self.graph.operand[edges])
+            operand = operand[self.kind[operand] == old.pop()]
+            self.kind[operand] = new.pop()
+            self.number[operand] = np.arange(len(operand))
+
+    def one_each(self, rows: Integers) -> int | None:
+        """A kind of operand of which each row has one of its own, if there is one."""
+        edges, owner = edges_of(self.graph, rows)
+        operand = self.graph.operand[edges]
+        kind = self.kind[operand]
+        for k in np.unique(kind)[::-1].tolist():
+            those = kind == k
+            if np.array_equal(owner[those], np.arange(len(rows))) and len(np.unique(operand[those])) == len(rows):
+                return int(k)
+        return None
+
+    def of_kind(self, rows: Integers, kind: int) -> Integers:
+        """The number of the operand of a kind of each row; where that is not so, any."""
+        edges, owner = edges_of(self.graph, rows)
+        operand = self.graph.operand[edges]
+        those = self.kind[operand] == kind
+        numbers = np.zeros(len(rows), np.int64)
+        numbers[owner[those]] = self.number[operand[those]]
+        return numbers
+
+    def order_terms(self, rows: Integers) -> None:
+        edges, owner = edges_of(self.graph, rows)
+        operand = self.graph.operand[edges]
+        order = edges[np.lexsort([self.number[operand], self.kind[operand], owner])]
+        self.graph.operand[edges] = self.graph.operand[order]
+        self.graph.coefficient[edges] = self.graph.coefficient[order]
+
+
 class Search:
-    """The graph with what has been found in it: a `label` for each row, the same for those that will be of one class."""
+    """The graph with what has been found in it: a `label` for each row, equal for those that will be of one class."""
 
     def __init__(self, graph: Graph, classes: Classes):
         self.graph, self.classes = graph, classes
         self.label = classes.of.copy()
         self.labels = len(classes.op)
+        self.members = classes.members.copy()
         self.index = np.full(len(graph.op), -1)
         self.index[classes.members] = np.arange(len(classes.members))
 
@@ -426,21 +501,37 @@ class Search:
 
     def lined_up(self, start: int, period: int, stop: int) -> Steps | None:
         """The rows of a stretch of classes, and the operands of each step as they advance from step to step; where
-        they do not, steps are left out."""
+        they do not, steps are left out. If the rows of a class were traced in another order in each step, as a
+        backward sweep may do, they are put into one."""
         count, begin = (stop - start) // period, self.classes.start[start : stop + 1]
-        width = int(begin[period] - begin[0])
         sizes = np.diff(begin[: count * period + 1]).reshape(count, period)
         if (sizes != sizes[0]).any():
             return None
-        rows = self.classes.members[begin[0] : begin[0] + count * width].reshape(count, width)
-        arity = self.graph.count[rows]
-        if (arity != arity[0]).any():
-            return None
+        low, high = int(begin[0]), int(begin[count * period])
         body = np.repeat(np.arange(period), sizes[0])
-        owner = np.repeat(np.arange(width), arity[0])
+        for attempt in range(2):
+            if attempt:
+                if count * period * ROWS_PER_ORDER > high - low:
+                    return None
+                rows = Numbering(self.graph, self.label).ordered(self.members[low:high].reshape(count, -1), body)
+                self.members[low:high] = rows.ravel()
+                self.index[rows] = np.arange(low, high).reshape(rows.shape)
+            steps = self.advancing_around(self.members[low:high].reshape(count, -1), body)
+            if steps is not None:
+                return steps
+        return None
+
+    def advancing_around(self, rows: Integers, body: Integers) -> Steps | None:
+        """Most of these steps, if most are alike."""
+        arity = self.graph.count[rows]
+        if (arity[1:] != arity[1]).any():
+            return None
+        if (arity[0] != arity[1]).any():
+            rows, arity = rows[1:], arity[1:]
+        owner = np.repeat(np.arange(len(body)), arity[0])
         slot = np.arange(len(owner)) - (np.cumsum(arity[0]) - arity[0])[owner]
         operand = self.graph.operand[self.graph.start[rows][:, owner] + slot]
-        for reference in (count - 1, count // 2):
+        for reference in (len(rows) - 1, len(rows) // 2):
             steps = self.advancing(Steps(rows, body, owner, slot, operand, slot, slot), reference)
             if steps is not None and len(steps) >= FEWEST - 1:
                 return steps
@@ -462,7 +553,7 @@ class Search:
         begins = np.arange(count)[:, None] < lag
         good: Bools = np.where(inside, np.where(begins, place < 0, place == expected), place < 0)
         good &= inside | (self.label[operand] == self.label[operand[reference]])
-        fine: Bools = good.all(1)
+        fine = np.array(good.all(1))
         if not fine[reference]:
             return None
         first = reference - int(np.argmin(np.append(fine[reference::-1], False))) + 1

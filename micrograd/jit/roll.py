@@ -100,7 +100,7 @@ class Roller:
             if (work[c] >= SMALLEST or self.fusion.reduces[c]) and (rows[c] > UNROLLED or self.fusion.reduces[c])
         ]
         small = [c for c in roots if work[c] < SMALLEST and rows[c] > UNROLLED and not self.fusion.reduces[c]]
-        return set([*sorted(large, key=lambda c: -work[c])[:most], *sorted(small, key=lambda c: -work[c])[:FREE_NESTS]])
+        return {*sorted(large, key=lambda c: -work[c])[:most], *sorted(small, key=lambda c: -work[c])[:FREE_NESTS]}
 
     def leave(self, roots: list[int]) -> None:
         """Leave classes, and what is fused into them, to the scalar statements."""
@@ -281,6 +281,8 @@ class Roller:
         """Layouts of a few pieces of the rows, the same ones in each step, and the places that they write to."""
         n = len(rows) // max(steps, 1)
         statement = Statement(self.places, rows[:n])
+        for scope in statement.scopes[1:]:
+            scope.by_place()
         cut = by_pattern(statement, n)
         if cut.max(initial=0) == 0:
             cut = by_break(statement.scopes[0].places(), order[:n])

@@ -73,7 +73,9 @@ class Scope:
     columns: list[Column] = field(default_factory=list)
     literals: list[Literals] = field(default_factory=list)
 
-    def reorder(self, order: Integers) -> None:
+    def by_place(self) -> None:
+        """Put the terms of each instance into the order of their places."""
+        order = np.lexsort([*self.places().T[::-1], self.owner])
         self.owner = self.owner[order]
         for column in self.columns:
             column.positions = column.positions[order]
@@ -162,6 +164,7 @@ class Statement:
             each = np.bincount(own, minlength=len(rows))
             k = int(each[0])
             if (each == k).all() and (k <= self.few or k <= UNEVEN and self.weighted(edge, k)):
+                edge = self.by_place(edge, k)
                 for j in range(k):
                     coefficient = self.literals(self.graph.coefficient[edge[j::k]], scope)
                     terms.append((coefficient, self.operand(self.graph.operand[edge[j::k]], scope)))
@@ -176,6 +179,16 @@ class Statement:
                 bias = self.literals(np.zeros(len(own)), inner)
                 terms.append((one, Reduction(inner, Combination(bias, [(coefficient, term)]))))
         return Combination(self.literals(self.graph.bias[rows], scope), terms)
+
+    def by_place(self, edges: Integers, k: int) -> Integers:
+        """The k terms of each instance in the order of their places, if they are not alike in all instances anyway."""
+        operand = self.graph.operand[edges]
+        if k == 1 or self.places.fusion.into[self.classes.of[operand[0]]] >= 0:
+            return edges
+        places = self.places.position[operand].reshape(-1, k)
+        if (np.diff(places - places[:, :1], axis=0) == 0).all():
+            return edges
+        return np.take_along_axis(edges.reshape(-1, k), np.argsort(places, 1, kind="stable"), 1).ravel()
 
     def weighted(self, edges: Integers, k: int) -> bool:
         """Whether the k terms of each instance have coefficients of their own, the same ones in every instance."""

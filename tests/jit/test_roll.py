@@ -54,7 +54,7 @@ FOUND = {
     "dense": (2, 0, False),
     "moons": (13, 0, False),
     "digits": (16, 0, False),
-    "regression": (14, 0, False),
+    "regression": (13, 0, False),
     "convolution": (4, 0, False),
     "convolution2d": (5, 0, False),
     "convolutions": (11, 2, False),
