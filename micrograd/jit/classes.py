@@ -16,6 +16,10 @@ from micrograd.jit.graph import CONSTANT, COPY, INPUT, MUL, POW, SUM, WEIGHT, Gr
 from micrograd.jit.nests import Integers
 
 UNROLLED = 3  # at most so many terms of a class are written one by one; more are a reduction
+PLACES = 4  # more than an operation has operands
+CUTS = 4  # how often classes are cut by who reads their pieces
+SMALLEST_PIECE = 4  # rows of such a piece
+MOST_PIECES = 8
 DEEPEST = 32  # at most so many operations, one inside the other, are fused into one expression
 
 
@@ -97,6 +101,88 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classe
     return Classes(classes, class_op, members, starts)
 
 
+def by_reader(graph: Graph, classes: Classes) -> Classes:
+    """The classes, cut where some of their rows are read by one class alone, others not: these can become part of their
+    reader's expression."""
+    for _ in range(CUTS):
+        cut = cuts(graph, classes)
+        if not cut.any():
+            break
+        many = int(cut.max()) + 1
+        every = np.arange(len(classes.op)) * many
+        kinds, renumbered = np.unique(np.concatenate([classes.of * many + cut, every]), return_inverse=True)
+        renumbered = renumbered.ravel()[: len(cut)]
+        old = kinds // many
+        first = np.searchsorted(old, np.arange(len(classes.op)))
+        members = classes.members[np.argsort(renumbered[classes.members], kind="stable")]
+        start = np.searchsorted(renumbered[members], np.arange(len(kinds) + 1))
+        loops = [
+            TimeLoop(
+                loop.steps,
+                int(first[loop.first]),
+                int(first[loop.stop - 1]) + 1,
+                {int(first[c]): rows for c, rows in loop.initial.items()},
+            )
+            for loop in classes.loops
+        ]
+        classes = Classes(renumbered, [classes.op[c] for c in old.tolist()], members, start, loops)
+    return classes
+
+
+def cuts(graph: Graph, classes: Classes) -> Integers:
+    """For each row which piece of its class it belongs to, 0 for what is left of it. The operands at one place of a
+    class, which all are of one class, stay together."""
+    cut = np.zeros(len(graph.op), np.int64)
+    rows, starts = by_operation(classes)
+    if not len(rows):
+        return cut
+    reader = readers(graph, classes)
+    sole = sole_readers(graph, classes, reader)
+    various = np.minimum.reduceat(sole[rows], starts) != np.maximum.reduceat(sole[rows], starts)
+    for loop in classes.loops:
+        various[loop.first - INPUT - 1 : loop.stop - INPUT - 1] = False
+    if not various.any():
+        return cut
+    reduces = reductions(graph, classes)
+    operands = classes.of[graph.operand]
+    edges = np.argsort(operands, kind="stable")
+    bounds = np.searchsorted(operands[edges], np.arange(len(classes.op) + 1))
+    for c in (np.flatnonzero(various) + INPUT + 1).tolist():
+        own = classes.rows(c)
+        kinds, kind, count = np.unique(sole[own], return_inverse=True, return_counts=True)
+        if len(kinds) > MOST_PIECES:
+            continue
+        read = reader[edges[bounds[c] : bounds[c + 1]]]
+        worth = [
+            bool(k and many >= SMALLEST_PIECE and many == (read == k).sum())
+            and not (reduces[c] and reduces[(k - 1) // PLACES])
+            for k, many in zip(kinds.tolist(), count.tolist())
+        ]
+        if any(worth):
+            piece = np.where(worth, np.cumsum(worth) - all(worth), 0)
+            cut[own] = piece[kind.ravel()]
+    return cut
+
+
+def readers(graph: Graph, classes: Classes) -> Integers:
+    """For each edge the number of its reader's class times PLACES, plus at which place of it its operand stands, plus
+    1; for copies, which are of another class than their readers, 0."""
+    owner = edge_owners(graph)
+    place = np.where(graph.op[owner] == SUM, 0, np.arange(len(owner)) - graph.start[owner])
+    return np.where(graph.op[owner] == COPY, 0, classes.of[owner] * PLACES + place + 1)
+
+
+def sole_readers(graph: Graph, classes: Classes, reader: Integers) -> Integers:
+    """For each row that has one use the `reader` of that; for all others, and for those that steps carry on, 0."""
+    uses = np.bincount(graph.operand, minlength=len(graph.op))
+    for loop in classes.loops:
+        for c in loop.initial:
+            uses[classes.rows(c)] = 0
+    sole = np.zeros(len(graph.op), np.int64)
+    sole[graph.operand] = reader
+    return np.where(uses == 1, sole, 0)
+
+
 def by_class(graph: Graph, classes: Integers) -> None:
     """Put the operands of products and sums into the order of their classes."""
     owner = edge_owners(graph)
@@ -171,14 +257,7 @@ def only_readers(graph: Graph, classes: Classes) -> Iterator[tuple[int, int]]:
     rows, starts = by_operation(classes)
     if not len(rows):
         return
-    owner = edge_owners(graph)
-    uses = np.bincount(graph.operand, minlength=len(graph.op))
-    uses[graph.operand[graph.op[owner] == COPY]] += 1  # for a copy is of another class than its reader
-    place = np.where(graph.op[owner] == SUM, 0, np.arange(len(owner)) - graph.start[owner])
-    reader, at = np.full(len(graph.op), -1), np.zeros(len(graph.op), np.int64)
-    reader[graph.operand], at[graph.operand] = classes.of[owner], place
-    single = uses[rows[starts]] == 1
-    single[[c - INPUT - 1 for loop in classes.loops for c in loop.initial]] = False
-    for column in (uses, reader, at):
-        single &= np.minimum.reduceat(column[rows], starts) == np.maximum.reduceat(column[rows], starts)
-    yield from zip((np.flatnonzero(single) + INPUT + 1).tolist(), reader[rows[starts[single]]].tolist())
+    reader = sole_readers(graph, classes, readers(graph, classes))[rows]
+    least = np.minimum.reduceat(reader, starts)
+    single = (least > 0) & (least == np.maximum.reduceat(reader, starts))
+    yield from zip((np.flatnonzero(single) + INPUT + 1).tolist(), ((least[single] - 1) // PLACES).tolist())

@@ -45,56 +45,64 @@ LONGEST_LAG = 4  # steps back that a step may look
 CANDIDATES = 12  # periods that are tried
 EFFORT = 8  # how many times each class may be looked at in all
 ROWS_PER_ORDER = 8  # to put a class of one step into an order costs as much as about so many rows
+TURNS = 4  # places where steps may begin that are tried
 NARROW = 4  # columns of a class of single numbers
 
 
 @dataclass
 class Recurrence:
-    """The rows of all steps, a line a step, those of a class side by side, `body` telling which class; and the rows
-    that copy what it begins with: `initial[k]` has for each column the row that stands for step -1-k, or -1."""
+    """The rows of all steps, a line a step, `body` telling which class they are of, `uncut` before these were cut; and
+    the rows that copy what it begins with: `initial[k]` has for each column the row that stands for step -1-k, or -1.
+    """
 
     rows: Integers
     body: Integers
+    uncut: Integers
     initial: Integers
 
-    def parts(self) -> Iterator[Integers]:
-        """The columns of each class; where all classes are narrow, it is a calculation with single numbers, whose
-        likeness to each other has no meaning, and each column stands for itself."""
-        columns = np.arange(len(self.body))
-        if np.bincount(self.body).max() <= NARROW:
-            yield from columns[:, None]
-        else:
-            yield from np.split(columns, np.flatnonzero(np.diff(self.body)) + 1)
+    def parts(self) -> list[Integers]:
+        """The columns of each class."""
+        return [np.flatnonzero(self.body == c) for c in range(int(self.body.max()) + 1)]
 
 
 def with_time_loops(graph: Graph, classes: Classes) -> tuple[Graph, Classes]:
     """The graph with rows for what its recurrences begin with, and classes in which their steps are alike."""
     timed, found = recurrences(graph, classes)
-    if not found:
-        return graph, classes
+    for cut in (True, False):
+        bodies = [replace(recurrence, body=recurrence.body if cut else recurrence.uncut) for recurrence in found]
+        merged = merge(timed, bodies) if found else None
+        if merged:
+            return timed, merged
+    return graph, classes
+
+
+def merge(graph: Graph, found: list[Recurrence]) -> Classes | None:
+    """Classes in which all steps of a recurrence are alike; None if that can't be."""
     given = []
     for recurrence in found:
         for part in recurrence.parts():
             rows = np.concatenate([recurrence.rows[:, part].ravel(), recurrence.initial[:, part].ravel()])
             given.append((rows[rows >= 0], int(graph.op[rows[0]])))
-    merged = classify(timed, given)
-    if not all(uniform(timed, merged, recurrence) for recurrence in found):
-        return graph, classes
-    ordered = in_order(timed, merged, found)
-    return (timed, ordered) if ordered else (graph, classes)
+    classes = classify(graph, given)
+    for recurrence in found:
+        if not all(uniform(graph, classes, recurrence.rows[:, part].ravel()) for part in recurrence.parts()):
+            return None
+    return in_order(graph, classes, found)
 
 
-def uniform(graph: Graph, classes: Classes, recurrence: Recurrence) -> bool:
-    """Whether the operands of all steps are of the same classes."""
-    for part in recurrence.parts():
-        rows = recurrence.rows[:, part]
-        edges, owner = edges_of(graph, rows.ravel())
-        of = classes.of[graph.operand[edges]]
-        if graph.op[rows[0, 0]] in (SUM, MUL):
-            of = of[np.lexsort([of, owner])]
-        if len(of) % len(rows) or (of.reshape(len(rows), -1) != of[: len(of) // len(rows)]).any():
-            return False
-    return True
+def uniform(graph: Graph, classes: Classes, rows: Integers) -> bool:
+    """Whether the operands of all rows are of the same classes."""
+    edges, owner = edges_of(graph, rows)
+    of = classes.of[graph.operand[edges]]
+    if graph.op[rows[0]] in (SUM, MUL):
+        order = np.lexsort([of, owner])
+        owner, of = owner[order], of[order]
+    if graph.op[rows[0]] == SUM:
+        fresh = (np.diff(of, prepend=-1) != 0) | (np.diff(owner, prepend=-1) != 0)
+        owner, of = owner[fresh], of[fresh]
+    each = len(of) // len(rows)
+    same = len(of) == each * len(rows) and (owner.reshape(-1, each) == np.arange(len(rows))[:, None]).all()
+    return bool(same and (of.reshape(-1, each) == of[:each]).all())
 
 
 def in_order(graph: Graph, classes: Classes, found: list[Recurrence]) -> Classes | None:
@@ -178,7 +186,7 @@ def recurrences(graph: Graph, classes: Classes) -> tuple[Graph, list[Recurrence]
     """All that are found, in the order in which they run, and the graph with rows for what they begin with."""
     search = Search(graph, classes)
     found = []
-    for start, period, stop in periodic(tokens(graph, classes)):
+    for start, period, stop in periodic(tokens(graph, classes), np.diff(classes.start[INPUT + 1 :])):
         steps = search.steps(start + INPUT + 1, period, stop + INPUT + 1)
         if steps is not None:
             found.append(steps)
@@ -209,7 +217,9 @@ def begun(graph: Graph, steps: Steps) -> tuple[Graph, Recurrence]:
         copies = np.stack(initial)[steps.lag[edges] - t - 1, steps.column[edges]]
         graph.operand[graph.start[steps.rows[t][steps.owner[edges]]] + steps.slot[edges]] = copies
     retarget(graph, steps.rows, originals, size)
-    return graph, Recurrence(steps.rows, steps.body, np.stack(initial))
+    return graph, Recurrence(
+        steps.rows, steps.classes(), np.unique(steps.body, return_inverse=True)[1].ravel(), np.stack(initial)
+    )
 
 
 def retarget(graph: Graph, rows: Integers, originals: Integers, size: int) -> None:
@@ -303,9 +313,9 @@ def tokens(graph: Graph, classes: Classes) -> Integers:
     return token[INPUT + 1 :]
 
 
-def periodic(token: Integers) -> Iterator[tuple[int, int, int]]:
+def periodic(token: Integers, rows: Integers) -> Iterator[tuple[int, int, int]]:
     """Stretches that repeat: where each begins, its period, where it stops; in order. Of overlapping ones the longest
-    is taken, and what is left of it and right of it is searched again."""
+    is taken, and what is left of it and right of it is searched again, until that is of too few rows."""
     found, pending, effort = [], [(0, len(token))], EFFORT * len(token)
     while pending and effort > 0:
         low, high = pending.pop()
@@ -313,6 +323,8 @@ def periodic(token: Integers) -> Iterator[tuple[int, int, int]]:
         best = longest_stretch(token[low:high])
         if best is not None:
             start, period, stop = best
+            if rows[low + start : low + stop].sum() < SMALLEST:
+                continue
             found.append((low + start, period, low + stop))
             pending += [(low, low + start), (low + stop, high)]
     return iter(sorted(found))
@@ -376,6 +388,25 @@ class Steps:
             column,
             np.where(column >= 0, self.lag[edges], 0),
         )
+
+    def classes(self) -> Integers:
+        """Classes for the columns, from 0 on: those that they have, cut by which of these read them. Where all classes
+        are narrow, it is a calculation with single numbers, whose likeness to each other has no meaning: each column is
+        a class of its own."""
+        columns = np.arange(len(self.body))
+        if np.bincount(self.body).max() <= NARROW:
+            return columns
+        edges = self.column >= 0
+        column, reader, lag = self.column[edges], self.owner[edges], self.lag[edges]
+        body, many = self.body, 0
+        while int(body.max()) + 1 > many:
+            many = int(body.max()) + 1
+            pairs = np.unique(np.stack([column, body[reader] * (LONGEST_LAG + 1) + lag], 1), axis=0)
+            readers = np.zeros(len(columns), np.int64)
+            np.add.at(readers, pairs[:, 0], mixed(pairs[:, 1]))
+            _, body = np.unique(np.stack([self.body, body, readers], 1), axis=0, return_inverse=True)
+            body = body.ravel()
+        return body
 
     def initial(self) -> list[Integers] | None:
         """For each step before the first the rows that stand for its columns, -1 where nobody asks; None if one
@@ -482,17 +513,19 @@ class Search:
         if whole is None:
             return None
         self.mark(whole)
-        turn = self.turn(whole, period)
-        if turn is None:
+        best: Steps | None = None
+        for turn in self.turns(whole, period):
+            turned = self.lined_up(start + turn, period, stop) if turn else whole
+            if turned is None:
+                continue
+            steps = turned.only(cycle(turned))
+            if len(steps.body):
+                steps = self.extended(steps)
+                if best is None or len(steps) > len(best):
+                    best = steps
+        if best is None or len(best) < FEWEST or best.rows.size < SMALLEST:
             return None
-        if turn and (turned := self.lined_up(start + turn, period, stop)) is not None:
-            whole = turned
-        steps = whole.only(cycle(whole))
-        if not len(steps.body):
-            return None
-        steps = self.extended(steps)
-        worth = len(steps) >= FEWEST and steps.rows.size >= SMALLEST and steps.initial() is not None
-        return steps if worth else None
+        return best if best.initial() is not None else None
 
     def mark(self, steps: Steps) -> None:
         """Rows of one column of any step will be of one class."""
@@ -560,11 +593,11 @@ class Search:
         stop = reference + int(np.argmin(np.append(fine[reference:], False)))
         return replace(steps, rows=rows[first:stop], operand=operand[first:stop], column=column, lag=lag)
 
-    def turn(self, steps: Steps, period: int) -> int | None:
-        """Where in the period steps had better begin: where the fewest numbers are handed on. None if none are."""
+    def turns(self, steps: Steps, period: int) -> list[int]:
+        """Where in the period steps had better begin: where the fewest numbers are handed on. Nowhere if none are."""
         kept = cycle(steps)
         if not kept.any():
-            return None
+            return []
         inner = steps.only(kept)
         sizes = np.bincount(inner.body, minlength=period)
         edges = inner.column >= 0
@@ -577,7 +610,9 @@ class Search:
         np.add.at(change, begin, sizes)
         np.add.at(change, begin + np.minimum(farthest, period), -sizes)
         crossing = np.cumsum(change)[: 2 * period]
-        return int(np.argmin(crossing[:period] + crossing[period:]))
+        crossing = crossing[:period] + crossing[period:]
+        turns: list[int] = np.flatnonzero(crossing == crossing.min())[:TURNS].tolist()
+        return turns
 
     def extended(self, steps: Steps) -> Steps:
         """With steps before the first one, as long as what the first one starts from was made by the same steps."""

@@ -35,7 +35,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from micrograd.jit.boxes import Arrangement, IrregularError, affine_fit, arrangement, arrangements, grid, perfect
-from micrograd.jit.classes import UNROLLED, TimeLoop, by_class, classify, fuse
+from micrograd.jit.classes import UNROLLED, TimeLoop, by_class, by_reader, classify, fuse
 from micrograd.jit.graph import CONSTANT, COPY, INPUT, NAMES, OUTPUT, WEIGHT, decode, flatten
 from micrograd.jit.layout import Layout, Terms, even, even_terms, ragged_terms
 from micrograd.jit.nests import Access, AffineMap, Array, Block, Integers, Loop, Nest, Program, dense, reordered
@@ -58,6 +58,8 @@ class Roller:
         classes = classify(graph)
         if time_loops:
             graph, classes = with_time_loops(graph, classes)
+        by_class(graph, classes.of)
+        classes = by_reader(graph, classes)
         by_class(graph, classes.of)
         self.graph, self.classes = graph, classes
         self.places = Places(graph, classes, fuse(graph, classes))

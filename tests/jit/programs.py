@@ -356,6 +356,78 @@ def descent(steps=6, rows=10, nin=3, hidden=4):
     return p.give(losses, parameters)
 
 
+def classifier(rows=8, nin=6, hidden=5, labels=4):
+    """Softmax as it is written not to overflow, and cross-entropy of labels known when it was traced."""
+    p = Program()
+    model = mlp(p, nin, [hidden, labels], ops.tanh)
+    X, lr = p.x(rows, nin), p.x()
+    loss = Value(0)
+    for i, x in enumerate(X):
+        z = model(x)
+        top = z[0]
+        for v in z[1:]:
+            top = ops.maximum(top, v)
+        shifted = [v - top for v in z]
+        loss = loss + sum(v.exp() for v in shifted).log() - shifted[i % labels]
+    return sgd(p, loss * (1.0 / rows), model.parameters, lr)
+
+
+def attention(length=6, width=4):
+    """One head that looks at all positions up to its own, and the gradient."""
+    p = Program()
+    q, k, v = p.w(width, width), p.w(width, width), p.w(width, width)
+    X = p.x(length, width)
+    Q, K, V = ([[sum(a * b for a, b in zip(row, x)) for row in w] for x in X] for w in (q, k, v))
+    loss = Value(0)
+    for i in range(length):
+        scores = [(sum(a * b for a, b in zip(Q[i], K[j])) * 0.5).exp() for j in range(i + 1)]
+        total = sum(scores)
+        out = [sum(s * V[j][d] for j, s in enumerate(scores)) / total for d in range(width)]
+        loss = loss + sum(o * o for o in out)
+    loss.backward()
+    return p.give(loss, [w.grad for w in flat([q, k, v])])
+
+
+def batch_norm(rows=12, width=5):
+    """Every feature with its mean taken away and divided by its deviation, and the gradient."""
+    p = Program()
+    X, scale, shift = p.x(rows, width), p.w(width), p.w(width)
+    columns = [[X[i][j] for i in range(rows)] for j in range(width)]
+    means = [sum(c) / rows for c in columns]
+    variances = [sum((v - m) ** 2 for v in c) / rows for c, m in zip(columns, means)]
+    out = [
+        [s * (v - m) / (variance + 1e-5) ** 0.5 + b for v, m, variance, s, b in zip(x, means, variances, scale, shift)]
+        for x in X
+    ]
+    loss = sum(ops.relu(v) ** 2 for v in flat(out))
+    loss.backward()
+    return p.give(loss, [v.grad for v in [*scale, *shift, *flat(X)]])
+
+
+def adam(rows=10, nin=4, nouts=(6, 1)):
+    """One step of Adam."""
+    p = Program()
+    model = mlp(p, nin, list(nouts), ops.tanh)
+    X, y, t, lr = p.x(rows, nin), p.x(rows), p.x(), p.x()
+    many = len(model.parameters)
+    m, v = p.x(many), p.x(many)
+    loss = sum((model(x)[0] - target) ** 2 for x, target in zip(X, y)) * (1.0 / rows)
+    loss.backward()
+    out = []
+    for i, w in enumerate(model.parameters):
+        first = 0.9 * m[i].data + 0.1 * w.grad
+        second = 0.999 * v[i].data + 0.001 * w.grad * w.grad
+        corrected, spread = first / (1 - 0.9**t.data), second / (1 - 0.999**t.data)
+        out.append([w.data - lr.data * corrected / (spread**0.5 + 1e-8), first, second])
+    return p.give(loss, [[o[k] for o in out] for k in range(3)])
+
+
+def single(nin=10, nouts=(30, 20, 10, 1)):
+    """A network on one row."""
+    p = Program()
+    return p.give(mlp(p, nin, list(nouts))(p.x(nin)))
+
+
 def product(n=40):
     p = Program()
     x = p.x(n)
@@ -426,6 +498,11 @@ ALL = {
         embedding,
         elementwise,
         constants,
+        classifier,
+        attention,
+        batch_norm,
+        adam,
+        single,
         lotka,
         rnn,
         gru,

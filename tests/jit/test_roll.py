@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micrograd import ops
+from micrograd.engine import Value
 from micrograd.jit import boxes, classes
 from micrograd.jit import roll as stage
-from micrograd.jit.nests import Access, Apply, Block, Nest, Sum, check, interpret
+from micrograd.jit.nests import Access, Apply, Block, Loop, Nest, Sum, check, interpret
 from micrograd.jit.roll import roll
 from micrograd.jit.tape import ARITY, Tape
 
@@ -56,16 +57,27 @@ FOUND = {
     "digits": (16, 0, False),
     "regression": (13, 0, False),
     "convolution": (4, 0, False),
-    "convolution2d": (5, 0, False),
-    "convolutions": (11, 2, False),
+    "convolution2d": (4, 0, False),
+    "convolutions": (9, 8, False),
     "stencil": (43, 0, False),
     "nbody": (7, 0, False),
     "lennard_jones": (11, 0, False),
-    "shared_weights": (10, 0, False),
+    "shared_weights": (9, 0, False),
     "permuted": (1, 0, True),
     "embedding": (1, 0, True),
     "elementwise": (2, 0, False),
     "constants": (1, 0, False),
+}
+# How many steps each of its time loops has, and how many nests.
+TIME_LOOPS = {
+    "lotka": [(40, 22), (38, 33)],
+    "rnn": [(10, 1), (9, 1)],
+    "gru": [(8, 6), (6, 5)],
+    "descent": [(6, 8)],
+    "product": [(39, 1)],
+    "horner": [(29, 1), (29, 1)],
+    "cumulative": [(39, 1)],
+    "fibonacci": [(40, 1)],
 }
 SMALLER = {"digits": {"rows": 8, "nin": 16, "nouts": (12, 10)}, "moons": {"rows": 20, "hidden": (8, 8)}}
 
@@ -80,6 +92,13 @@ def test_loops_calculate_what_the_tape_does(name):
 def test_loops_are_found(name):
     program = roll(programs.ALL[name](**({"nin": 16, "nouts": (12, 11, 10)} if name == "digits" else {})))
     assert (len(nests(program)), scalar_rows(program), bool(index_tables(program))) == FOUND[name]
+
+
+@pytest.mark.parametrize("name", TIME_LOOPS)
+def test_time_loops_are_found(name):
+    program = roll(programs.ALL[name]())
+    loops = [item for item in program.items if isinstance(item, Loop)]
+    assert [(loop.extent, len(loop.items)) for loop in loops] == TIME_LOOPS[name]
 
 
 def test_a_training_step():
@@ -119,10 +138,9 @@ def test_pairs():
 def test_convolution_in_two_dimensions():
     assert lines(roll(programs.convolution2d()))[3:] == [
         "v0[i<3, j<10, k<10] = tanh(sum_{r<3, s<3} w[9i+3r+s]*x[12j+k+12r+s])",
-        "v1[i<300] = v0[i]*v0[i]",
-        "v2[i<300] = 2*v0[i]*(1 - v1[i])",
-        "y[0] = sum_{r<300} v1[r]",
-        "y[9i+3j+k+1 for i<3, j<3, k<3] = w[9i+3j+k] - x[144]*(sum_{r<10, s<10} x[12j+k+12r+s]*v2[100i+10r+s])",
+        "v1[i<300] = 2*v0[i]*(1 - v0[i]*v0[i])",
+        "y[0] = sum_{r<300} v0[r]*v0[r]",
+        "y[9i+3j+k+1 for i<3, j<3, k<3] = w[9i+3j+k] - x[144]*(sum_{r<10, s<10} x[12j+k+12r+s]*v1[100i+10r+s])",
     ]
 
 
@@ -346,6 +364,53 @@ def random_program(rng):
     loss = sum(v * v for v in outputs) if rng.random() < 0.5 else sum(ops.sigmoid(v) for v in made)
     loss.backward()
     return p.give(loss, [v.data - 0.1 * v.grad for v in flat(parameters)], outputs)
+
+
+def random_recurrence(rng):
+    """Steps from a state of numbers and vectors to the next one: layers, formulas, neighbours, permutations, what the
+    steps before left; with inputs at each step or without, with a loss at each step or in the end, and its gradient."""
+    p = programs.Program()
+    n, steps = rng.randint(1, 6), rng.randint(3, 9)
+    state = [p.x(n) for _ in range(rng.randint(1, 2))] + [[p.x()] for _ in range(rng.randint(0, 2))]
+    w, u, xs = p.w(n, n + 1), p.w(4), p.x(steps, n)
+    order = rng.sample(range(n), n)
+
+    def some(t):
+        return [
+            lambda s: [ops.tanh(sum((a * b for a, b in zip(row, s[0])), row[-1])) for row in w],
+            lambda s: [a + 0.1 * b * u[0] for a, b in zip(s[0], rng_fixed.choice(s) * n)],
+            lambda s: [a * u[1] + x for a, x in zip(s[0], xs[t])],
+            lambda s: [a - u[2] * sum(s[0][max(0, i - 1) : i + 2]) for i, a in enumerate(s[0])],
+            lambda s: [ops.sin(s[0][i % len(s[0])] + s[-1][0]) for i in order],
+            lambda s: [a * 0.5 for a in s[-1]],
+            lambda s: [ops.tanh(s[-1][0] * 0.9 + sum(a * a for a in s[0]))] * len(s[-1]),
+            lambda s: [0.3 * a + 0.2 * b for a, b in zip(s[0], before[0] if len(before[0]) == len(s[0]) else s[0])],
+            lambda s: list(s[rng_fixed.randrange(len(s))]),
+        ]
+
+    plan, seed = [[rng.randrange(9) for _ in state] for _ in range(rng.randint(1, 2))], rng.random()
+    loss, trail, before = Value(0), [], state
+    for t in range(steps):
+        rng_fixed = random.Random(seed)
+        new = [some(t)[k](state[i:] + state[:i]) for i, k in enumerate(plan[t % len(plan)])]
+        before, state = state, new
+        if len(plan[0]) > 1:
+            trail.append(state[0])
+            loss = loss + sum(a * a for a in state[0])
+    loss = loss + sum(ops.sigmoid(a) for a in programs.flat(state))
+    if rng.random() < 0.5:
+        return p.give(loss, trail if rng.random() < 0.5 else state)
+    loss.backward()
+    return p.give(loss, [v.grad for v in programs.flat([w, u, xs])])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32))
+def test_any_recurrence(seed):
+    rng = random.Random(seed)
+    tape = random_recurrence(rng)
+    inputs, weights = programs.sizes(tape)
+    assert_same(tape, [rng.uniform(-1, 1) for _ in range(inputs)], [rng.uniform(-1, 1) for _ in range(weights)])
 
 
 @settings(max_examples=100, deadline=None)
