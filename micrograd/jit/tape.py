@@ -55,11 +55,17 @@ class TraceError(TypeError):
 
 
 def user_line() -> str:
-    """The innermost "file:line" on the stack that is not of this package: where the user's own code stands."""
+    """The innermost "file:line" on the stack that is not of this package, of Python's library or of numpy."""
     frame = sys._getframe(1)
-    while frame.f_back and frame.f_code.co_filename.startswith(PACKAGE):
+    while frame.f_back and (frame.f_code.co_filename.startswith(PACKAGE) or is_library(frame.f_globals)):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def is_library(names: dict[str, Any]) -> bool:
+    """Are these the global names of a module of Python's library or of numpy?"""
+    module = str(names.get("__name__")).partition(".")[0]
+    return module == "numpy" or module in sys.stdlib_module_names
 
 
 class Tape:
@@ -138,6 +144,8 @@ class Tape:
             i = self._numbers.get(x)
             if i is not None:
                 return i
+        if isinstance(x, Value):
+            self.refuse("a Value is set as the number of a Value: set its data")
         try:
             number = float(ops.number(x))
         except (TypeError, ValueError, OverflowError) as error:
@@ -262,6 +270,43 @@ def operator(op: str, reflected: bool = False) -> Callable[[Any, Any], Any]:
     return write
 
 
+def refused(message: str) -> Callable[..., NoReturn]:
+    """A method of a Symbol for what can't be done with one."""
+
+    def refuse(self: Symbol, *_: Any) -> NoReturn:
+        self.tape.refuse(message)
+
+    return refuse
+
+
+BRANCH = (
+    "a branch on a traced number: compiled code takes the same path every time; write ops.where(condition, a, b), "
+    "ops.maximum, ops.minimum or relu in place of if, while, and, or, not, a < b < c, in, min, max and sorted"
+)
+INDEX = (
+    "a traced number is used as an index, a length or a range: compiled code is made for one; "
+    "use plain integers, or name the argument in static_argnames, which compiles anew for each"
+)
+NUMBER = (
+    "a traced number was turned into a Python number, whose value is not known yet: leave it as it is; "
+    "in place of the functions of math use those of micrograd.ops, and in place of int() plain integers"
+)
+ROUND = "rounding of a traced number can't be compiled: round what the compiled function returns"
+REMAINDER = (
+    "%, // and divmod of a traced number can't be compiled: calculate them with plain numbers before the call, "
+    "or name the argument in static_argnames, which compiles anew for each"
+)
+LOGIC = (
+    "&, |, ^ and ~ of traced conditions can't be compiled: "
+    "write a * b for and, ops.maximum(a, b) for or, ops.where(a, 0, 1) for not"
+)
+KEY = (
+    "a traced number can be no key and no member of a set: its value is not known yet; "
+    "use a plain number or a name as the key"
+)
+UNKNOWN = f"no such function of a traced number can be compiled; those of micrograd.ops can: {', '.join(ops.OF_ONE)}"
+FORMAT = "a traced number can't be formatted, for its value is not known yet: return it, and print it after the call"
+
 select = operation("where")
 equal, unequal = operator("eq"), operator("ne")
 
@@ -304,27 +349,21 @@ class Symbol:
     def __ne__(self, other: object) -> Any:
         return unequal(self, other) if isinstance(other, (Symbol, int, float)) else NotImplemented
 
-    def __hash__(self) -> NoReturn:
-        self.tape.refuse("a traced number can be no key and no member of a set: its value is not known yet")
+    __hash__ = refused(KEY)
+    __bool__ = refused(BRANCH)
+    __index__ = refused(INDEX)
+    __float__ = __int__ = __complex__ = refused(NUMBER)
+    __round__ = __trunc__ = __floor__ = __ceil__ = refused(ROUND)
+    __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __divmod__ = __rdivmod__ = refused(REMAINDER)
+    __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __invert__ = refused(LOGIC)
+    log1p = expm1 = log2 = log10 = exp2 = cbrt = rint = hypot = tan = sinh = cosh = refused(UNKNOWN)
+    arcsin = arccos = arctan = arctan2 = arcsinh = arccosh = arctanh = refused(UNKNOWN)  # of numpy, as the above
 
-    def __bool__(self) -> NoReturn:
-        self.tape.refuse(
-            "a branch on a traced number: compiled code takes the same path every time; "
-            "write ops.where(condition, a, b), ops.maximum or relu instead"
-        )
+    def __format__(self, how: str) -> str:
+        return self.tape.refuse(FORMAT) if how else repr(self)
 
-    def _escape(self, *_: Any) -> NoReturn:
-        self.tape.refuse(
-            "a traced number was turned into a Python number; "
-            "use the functions of micrograd.ops in place of math's, and index with plain integers"
-        )
-
-    __float__ = __int__ = __index__ = __complex__ = __round__ = __trunc__ = __floor__ = __ceil__ = _escape
-
-    def _no_operation(self, *_: Any) -> NoReturn:
-        self.tape.refuse("%, // and divmod of a traced number can't be compiled")
-
-    __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __divmod__ = __rdivmod__ = _no_operation
+    def __deepcopy__(self, _: Any) -> Symbol:
+        return self  # a copy of its tape would be another tape
 
     def __repr__(self) -> str:
         return f"Symbol(%{self.index} = {OPERATIONS[self.tape.codes[self.index]]})"

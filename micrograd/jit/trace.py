@@ -128,7 +128,12 @@ def trace_function(
     with values_on(tape, fast) as outside:
         numbers = iter([number(tape.input(i)) for i in range(inputs)])
         positional, named = (arguments(key, numbers) for key in keys)
-        result = function(*positional, **named)
+        try:
+            result = function(*positional, **named)
+        except Exception as error:
+            if tape.refusal and error is not tape.refusal:  # what came of it tells less
+                raise tape.refusal from error
+            raise
         trace.returns = kind_of(result)
         trace.answer = answer(result, place, dtype)
         if tape.refusal:
