@@ -79,7 +79,9 @@ def methods(tape: Tape, outside: Outside, kind: Any, thread: int) -> tuple[dict[
                         i = row_of(a)
             else:
                 i = a._row if type(a) is kind else row_outside(a)
-                j = row_of(b) if i >= 0 else -1
+                if i < 0:
+                    return engine(self, other)
+                j = b.index if type(b) is Symbol and b.tape is tape else row_of(b)
             if i < 0 or j < 0:
                 return engine(self, other)
             if not isinstance(b, Value):

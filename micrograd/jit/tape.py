@@ -285,7 +285,7 @@ BRANCH = (
 )
 INDEX = (
     "a traced number is used as an index, a length or a range: compiled code is made for one; "
-    "use plain integers, or name the argument in static_argnames, which compiles anew for each"
+    "use plain integers, choose by ops.where, or name the argument in static_argnames, which compiles anew for each"
 )
 NUMBER = (
     "a traced number was turned into a Python number, whose value is not known yet: leave it as it is; "

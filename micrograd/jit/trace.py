@@ -228,11 +228,11 @@ def values_on(tape: Tape, fast: bool = True) -> Iterator[Outside]:
         outside = Outside(tape)
         kind: Any = type("Value", (Traced,), {"__slots__": (), "_tape": tape, "_own": {}})
         found, stop = short.methods(tape, outside, kind, thread)
-        new: dict[tuple[type, str], Any] = {}
-        if fast:
-            new = {(Value, name): method for name, method in found.items() if is_original(name)}
-        if fast and is_original("backward") and is_original("_backward"):
-            new[Value, "backward"] = sweep.backward_method(tape, outside, kind)
+        if is_original("_backward"):
+            found["backward"] = sweep.backward_method(tape, outside, kind)
+        new: dict[tuple[type, str], Any] = {
+            (Value, name): method if fast else ENGINE[name] for name, method in found.items() if is_original(name)
+        }
         for owner in patched_classes:
             for name in ("data", "grad"):
                 new[owner, name] = slot_property(tape, outside, kind, thread, owner, name)
