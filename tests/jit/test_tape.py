@@ -1,10 +1,13 @@
 """The tape and its symbols: rows, their printing, and what a symbol refuses."""
 
+import copy
 import math
 
+import numpy as np
 import pytest
 
 from micrograd.engine import Value
+from micrograd.jit import jit
 from micrograd.jit.tape import ARITY, Symbol, Tape, TraceError
 
 
@@ -69,12 +72,63 @@ def test_values_take_symbols_into_their_data():
         assert isinstance(mixed.data, Symbol)
 
 
-@pytest.mark.parametrize(
-    "use", [bool, float, int, round, complex, math.floor, math.ceil, math.trunc, math.exp, [1].__getitem__]
-)
-def test_a_symbol_is_no_python_number(use):
-    with pytest.raises(TraceError, match=r"test_tape\.py:\d+: "):
+REFUSED = {
+    "a branch .* ops.where.*ops.maximum": [
+        *(
+            lambda x: 1 if x > 0 else 2,
+            lambda x: not x,
+            lambda x: 0 < x < 1,
+            lambda x: x > 0 and x < 1,
+            lambda x: x in [1.0],
+        ),
+        *(lambda x: min(x, 1.0), lambda x: max([x, 1.0]), lambda x: sorted([x, 1.0]), lambda x: np.clip(x, 0, 1), bool),
+        *(lambda x: np.maximum(x, 1.0), lambda x: np.where(np.array([x]) > 0, 1, 2), lambda x: any([x])),
+    ],
+    "an index, a length or a range: .*plain integers.*static_argnames": [
+        *(lambda x: [1, 2][x], lambda x: [1, 2][:x], range),
+    ],
+    "Python number, .*leave it as it is.*micrograd.ops": [
+        *(float, int, complex, math.exp, lambda x: math.fsum([x]), math.isnan),
+        *(lambda x: np.array([x], dtype=float), lambda x: np.zeros(3).__setitem__(0, x)),
+    ],
+    "rounding .* round what the compiled function returns": [
+        *(round, lambda x: round(x, 2), math.floor, math.ceil, math.trunc, np.floor),
+    ],
+    "calculate them with plain numbers": [lambda x: x % 2, lambda x: 7 // x, lambda x: divmod(x, 2)],
+    "can't be formatted.*print it after the call": [lambda x: f"{x:.3f}", "{:.2f}".format],
+    "no key .* use a plain number": [lambda x: {x: 1}, lambda x: {x}, lambda x: {1.0: 2}.get(x)],
+    "write a \\* b for and": [lambda x: (x > 0) & (x < 1), lambda x: (x > 0) | (x < 1), lambda x: ~(x > 0)],
+    "no such function .* those of micrograd.ops can: .*tanh": [np.log1p, np.arctan, lambda x: np.log10(np.array([x]))],
+}
+
+
+@pytest.mark.parametrize(("message", "use"), [(message, use) for message, uses in REFUSED.items() for use in uses])
+def test_a_symbol_is_no_python_number_and_says_what_to_write(message, use):
+    with pytest.raises(TraceError, match=rf"test_tape\.py:\d+: .*{message}"):
         use(Tape().input(0))
+
+
+def test_what_a_symbol_can_be_in_python_too():
+    tape = Tape()
+    x = tape.input(0)
+    assert f"{x}" == str(x) == repr(x) == "Symbol(%0 = input)"
+    assert copy.deepcopy([x])[0] is x
+    for y, op in ((sum([x, x]), "add"), (abs(x), "abs"), (np.exp(x), "exp"), (np.square(x), "mul"), (x > 0, "gt")):
+        assert tape.ops[y.index] == op
+    assert x is not None
+    assert x != "a"
+
+
+def test_a_refusal_is_told_rather_than_what_came_of_it():
+    def careless(x):
+        try:
+            return float(x)
+        except TypeError:
+            raise KeyError("something else") from None
+
+    with pytest.raises(TraceError, match=r"test_tape\.py:\d+: .*Python number") as caught:
+        jit(careless)(1.0)
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
 def test_only_numbers_become_constants():
