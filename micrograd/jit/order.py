@@ -19,11 +19,13 @@ from functools import partial
 from typing import Any
 
 from micrograd.engine import Value
+from micrograd.jit.tape import Symbol
 from micrograd.nn import Module
 
 PATIENCE = 64  # so many things are looked at for each Value looked for, and
 LEAST = 100_000  # so many in any case: what is beyond keeps the order in which it came
-PLAIN = (float, int, str, bytes, bool, type(None), type, types.ModuleType, types.BuiltinFunctionType)
+NUMBERS = {float, int, Symbol}
+PLAIN = (Symbol, float, int, str, bytes, bool, type(None), type, types.ModuleType, types.BuiltinFunctionType)
 
 
 def ranks(roots: Iterable[Any], values: Iterable[Value]) -> dict[Value, int]:
@@ -59,7 +61,7 @@ def reachable(roots: Iterable[Any], most: int) -> Iterator[Value]:
 def parts(x: Any) -> Iterable[Any]:
     """What an object is made of, in order."""
     if isinstance(x, (list, tuple)):
-        return () if set(map(type, x)) <= {float, int} else x
+        return () if set(map(type, x)) <= NUMBERS else x
     if isinstance(x, dict):
         return x.values()
     if isinstance(x, Module):

@@ -198,7 +198,6 @@ class Tape:
         """Let these rows be weights 0, 1, 2... instead."""
         for number, i in enumerate(weights):
             self.first[i] = number
-            self._leaves[WEIGHT, number] = i
         self._named = [], []
 
     def needed(self) -> list[int]:

@@ -125,36 +125,39 @@ def trace_function(
         tape.outputs.append(tape.index_of(symbol))
         return len(tape.outputs) - 1
 
-    with values_on(tape, fast) as outside:
-        numbers = iter([number(tape.input(i)) for i in range(inputs)])
-        positional, named = (arguments(key, numbers) for key in keys)
-        try:
-            result = function(*positional, **named)
-        except Exception as error:
-            if tape.refusal and error is not tape.refusal:  # what came of it tells less
-                raise tape.refusal from error
-            raise
-        trace.returns = kind_of(result)
-        trace.answer = answer(result, place, dtype)
-        if tape.refusal:
-            raise tape.refusal
-        del result  # and all that it was made of, while the garbage collector rests
-    arrange(trace, outside, [function, positional, named])
+    with collector_at_rest():
+        with values_on(tape, fast) as outside:
+            numbers = iter([number(tape.input(i)) for i in range(inputs)])
+            positional, named = (arguments(key, numbers) for key in keys)
+            try:
+                result = function(*positional, **named)
+            except Exception as error:
+                if tape.refusal and error is not tape.refusal:  # what came of it tells less
+                    raise tape.refusal from error
+                raise
+            trace.returns = kind_of(result)
+            trace.answer = answer(result, place, dtype)
+            if tape.refusal:
+                raise tape.refusal
+        del result  # and all that it was made of
+        arrange(trace, outside, [function, positional, named])
     return trace
 
 
 def arrange(trace: Trace, outside: Outside, roots: list[Any]) -> None:
     """Number the weights by their place in memory, and add what is set to the outputs."""
-    changes = outside.changes()
-    rank = ranks(roots, [v for v, _ in [*changes, *outside.live]])
-
-    def place(slot: Slot) -> tuple[bool, bool, int]:
-        return slot[1] == "grad", slot not in changes, rank[slot[0]]
-
-    trace.live = sorted(outside.live, key=place)
-    trace.tape.renumber([outside.weights[slot] for slot in trace.live])
-    trace.set = sorted(changes, key=place)
-    trace.tape.outputs += [changes[slot] for slot in trace.set]
+    changed = {name: outside.changed(name) for name in ("data", "grad")}
+    rank = ranks(roots, [*changed["data"], *changed["grad"], *(v for v, _ in outside.live)])
+    weights: list[int] = []
+    for name, changes in changed.items():
+        read, written = outside.weights[name], sorted(changes, key=rank.__getitem__)
+        only_read = sorted([v for v in read if v not in changes], key=rank.__getitem__)
+        live = [v for v in written if v in read] + only_read
+        trace.live += [(v, name) for v in live]
+        weights += [read[v] for v in live]
+        trace.set += [(v, name) for v in written]
+        trace.tape.outputs += [changes[v] for v in written]
+    trace.tape.renumber(weights)
 
 
 def kind_of(result: Any) -> str:
@@ -164,6 +167,18 @@ def kind_of(result: Any) -> str:
     if isinstance(result, list) and all(isinstance(y, Value) for y in result):
         return "list"
     return "other"
+
+
+@contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """Without the cyclic garbage collector: a trace makes objects by the hundred thousand, and none is garbage."""
+    collects = gc.isenabled()
+    try:
+        gc.disable()
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 turn = ctypes.c_uint64(0)  # the thread that traces, 0 for none; in memory, so that compiled code can look, too
@@ -220,8 +235,6 @@ def values_on(tape: Tape, fast: bool = True) -> Iterator[Outside]:
     """For a time, let the Values of this thread write on the tape; other threads see what they always saw.
 
     `fast` is the short way, where there is one; without it there is the engine alone, to the same result.
-
-    The cyclic garbage collector rests meanwhile: a trace makes objects by the hundred thousand, and none is garbage.
     """
     with _turns:
         thread, before = threading.get_ident(), turn.value
@@ -237,7 +250,6 @@ def values_on(tape: Tape, fast: bool = True) -> Iterator[Outside]:
             for name in ("data", "grad"):
                 new[owner, name] = slot_property(tape, outside, kind, thread, owner, name)
         old = {(owner, name): owner.__dict__[name] for owner, name in new}
-        collects = gc.isenabled()
 
         def restore() -> None:
             turn.value = before
@@ -247,13 +259,10 @@ def values_on(tape: Tape, fast: bool = True) -> Iterator[Outside]:
             stop()
             tape.close()
             kind._tape, kind._own = None, {}
-            if collects:
-                gc.enable()
 
         try:
             try:
                 turn.value = thread
-                gc.disable()
                 for (owner, name), x in new.items():
                     setattr(owner, name, x)
                 yield outside

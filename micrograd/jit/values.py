@@ -109,15 +109,15 @@ class Outside:
     def __init__(self, tape: Tape):
         self.tape = tape
         self.live: list[Slot] = []
-        self.weights: dict[Slot, int] = {}  # the rows of what they held when the call began
         self.rows: dict[str, dict[Value, int]] = {"data": {}, "grad": {}}
+        self.weights: dict[str, dict[Value, int]] = {"data": {}, "grad": {}}  # what they held when the call began
 
     def row(self, v: Value, name: str) -> int:
         """The row of what the slot holds now."""
         rows = self.rows[name]
         i = rows.get(v)
         if i is None:
-            i = rows[v] = self.weights[v, name] = self.tape.leaf_row(WEIGHT, len(self.live))
+            i = rows[v] = self.weights[name][v] = self.tape.row(WEIGHT, len(self.live))
             self.live.append((v, name))
         return i
 
@@ -126,11 +126,7 @@ class Outside:
         rows.pop(v, None)  # to come last
         rows[v] = i
 
-    def changes(self) -> dict[Slot, int]:
-        """The slots that hold another number in the end than in the beginning, with its row."""
-        return {
-            (v, name): i
-            for name, rows in self.rows.items()
-            for v, i in rows.items()
-            if i != self.weights.get((v, name))
-        }
+    def changed(self, name: str) -> dict[Value, int]:
+        """The Values whose data, or gradient, is another number in the end than in the beginning, with its row."""
+        before = self.weights[name]
+        return {v: i for v, i in self.rows[name].items() if before.get(v) != i}
