@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, MutableSequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -77,9 +78,9 @@ class Tape:
     """
 
     def __init__(self) -> None:
-        self.codes: list[int] = []
-        self.first: list[int] = []
-        self.second: list[int] = []  # ABSENT where an operation has one operand
+        self.codes: MutableSequence[int] = []
+        self.first: MutableSequence[int] = []
+        self.second: MutableSequence[int] = []  # ABSENT where an operation has one operand
         self.third: dict[int, int] = {}
         self.constants: list[float] = []
         self.outputs: list[int] = []
@@ -189,6 +190,8 @@ class Tape:
         """Codes and operands as arrays; ABSENT where there is no operand."""
         import numpy as np
 
+        if self.closed:  # it grows no more: a tenth of the memory will do
+            self.codes, self.first, self.second = (array("i", c) for c in (self.codes, self.first, self.second))
         codes, a, b = (np.array(column, np.int64) for column in (self.codes, self.first, self.second))
         c = np.full(len(codes), ABSENT, np.int64)
         c[list(self.third)] = list(self.third.values())
