@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from micrograd import ops
-from micrograd.engine import Value
+from micrograd.engine import NONE, Value
 from micrograd.jit.tape import ABSENT, CODE, Symbol, Tape
 from micrograd.jit.values import FRESH, SLOTS, Outside, patched_classes
 
@@ -29,7 +29,7 @@ REFLECTED = {"__rsub__": "__sub__", "__rtruediv__": "__truediv__", "__rpow__": "
 UNARY = {name: ("ReLU" if name == "relu" else name, name) for name in ops.OF_ONE}
 UNARY["__abs__"] = UNARY["abs"]
 ENGINE: dict[str, Any] = {
-    name: Value.__dict__[name] for name in (*BINARY, *SAME, *REFLECTED, *UNARY, "__pow__", "where")
+    name: Value.__dict__[name] for name in (*BINARY, *SAME, *REFLECTED, *UNARY, "__init__", "__pow__", "where")
 }
 
 
@@ -145,6 +145,16 @@ def methods(tape: Tape, outside: Outside, kind: Any, thread: int) -> tuple[dict[
         y._first = tuple([x if isinstance(x, Value) else i for x, i in zip(operands, rows)])
         return y
 
+    def initialise(self: Any, data: Any, _children: Any = (), _op: str = "", label: str = "") -> None:
+        is_number = type(data) is float or type(data) is Symbol or type(data) is int
+        is_new_leaf = type(self) is Value and not _op and not label and getattr(self, "_op", None) is None
+        if not (is_new_leaf and is_number and _children == () and ident() == thread):
+            ENGINE["__init__"](self, data, _children, _op, label)
+            return
+        self.__class__ = kind
+        self._row = index_of(data)
+        self._slope, self._op, self._first, self._second = FRESH, "", NONE, None
+
     def stop() -> None:
         nonlocal thread
         thread = -1
@@ -152,5 +162,5 @@ def methods(tape: Tape, outside: Outside, kind: Any, thread: int) -> tuple[dict[
     found: dict[str, Any] = {name: binary(name) for name in (*BINARY, *REFLECTED)}
     found |= {name: found[other] for name, other in SAME.items()}
     found |= {name: unary(name) for name in UNARY}
-    found |= {"__pow__": power, "where": where}
+    found |= {"__init__": initialise, "__pow__": power, "where": where}
     return found, stop

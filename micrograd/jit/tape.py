@@ -238,11 +238,19 @@ class Tape:
 
 def operation(op: str) -> Callable[..., Any]:
     """The method of a Symbol that writes `op`, of numbers too; a Value among the operands is asked to do it instead."""
+    code, arity, new = CODE[op], ARITY[op], object.__new__
 
     def write(*operands: Any) -> Any:
-        if any(isinstance(x, Value) for x in operands):
-            return NotImplemented
-        return next(x.tape for x in operands if isinstance(x, Symbol)).append(op, *operands)
+        for x in operands:
+            if x.__class__ is Symbol:
+                tape = x.tape
+            elif isinstance(x, Value):
+                return NotImplemented
+        if len(operands) != arity:
+            raise TypeError(f"the operation {op!r} with {len(operands)} operands can't be compiled")
+        y = new(Symbol)
+        y.tape, y.index = tape, tape.row(code, *[tape.index_of(x) for x in operands])
+        return y
 
     return write
 

@@ -227,7 +227,7 @@ def slot_property(tape: Tape, outside: Outside, kind: Any, thread: int, owner: t
 def is_original(name: str) -> bool:
     """Is this method of Value the engine's, or what another trace has put in its place?"""
     method = Value.__dict__[name]
-    return method is ENGINE[name] or method.__module__ in (short.__name__, sweep.__name__)
+    return method is ENGINE[name] or getattr(method, "__module__", None) in (short.__name__, sweep.__name__)
 
 
 @contextmanager

@@ -155,3 +155,21 @@ def test_values_of_a_trace_that_is_over_are_refused_by_the_next():
     for use in (lambda x: x[0] * kept[0], lambda x: kept[0] * x[0], lambda x: ops.exp(kept[0]), lambda x: kept[0]):
         with pytest.raises(TraceError, match=r"\.py:\d+: .* after its trace was over"):
             trace_of(use, 1)
+
+
+def test_values_are_made_as_by_the_engine():
+    def go(x):
+        symbol = x[0].data
+        made = [Value(symbol), Value(2.0), Value(3), Value(np.float64(4.0)), Value(data=symbol, label="named")]
+        made += [Value(symbol, [x[0]], "copy"), Special(1.0), Value(True)]
+        assert [(v._op, len(v._prev), v.grad, v.label) for v in made] == [
+            *([("", 0, 0, "")] * 4),
+            *[("", 0, 0, "named"), ("copy", 1, 0, ""), ("", 0, 0, ""), ("", 0, 0, "")],
+        ]
+        made[0].__init__(5.0)
+        return [v.data for v in made]
+
+    short, engine = ways(go, 1)
+    assert str(short.tape) == str(engine.tape)
+    with pytest.raises(TypeError, match="expected a number"):
+        trace_of(lambda x: Value("a"), 1)
