@@ -214,6 +214,7 @@ class Machine:
 
     def method(self, name: str, owner: ctypes.Structure) -> Callable[..., Any]:
         """A callable by a function of the entry, with `owner`, which it keeps alive, for its self."""
+        setattr(owner, "machine", self)
         new = ctypes.pythonapi.PyCFunction_NewEx
         new.restype, new.argtypes = ctypes.py_object, [ctypes.POINTER(MethodDef), ctypes.py_object, Pointer]
         result: Callable[..., Any] = new(ctypes.byref(self.methods[name]), owner, None)
@@ -251,7 +252,12 @@ def words(numbers: Iterable[int]) -> Any:
     return (Word * len(numbers))(*numbers)
 
 
-def answer_code(answer: Answer, kept: list[Any], depth: int = 0) -> list[int]:
+def is_plain(answer: Answer, depth: int = 0) -> bool:
+    """Is it all numbers, arrays and constants in lists and tuples, not too deep?"""
+    return answer.kind != "another" and depth < DEPTH and all(is_plain(part, depth + 1) for part in answer.parts)
+
+
+def answer_code(answer: Answer, kept: list[Any]) -> list[int]:
     """The code of an answer; what must live as long as the code is appended to `kept`."""
     if answer.kind in ("number", "truth"):
         return [NUMBERS if answer.kind == "number" else TRUTH, answer.first]
@@ -261,10 +267,10 @@ def answer_code(answer: Answer, kept: list[Any], depth: int = 0) -> list[int]:
     if answer.kind == "array":
         kept.append(answer.shape)
         return [ARRAY, answer.first, math.prod(answer.shape), id(answer.shape)]
-    if answer.kind == "another" or depth == DEPTH:  # Python makes it
+    if not is_plain(answer):  # Python makes it
         kept.append(answer)
         return [ANOTHER, id(answer)]
-    parts = [word for part in answer.parts for word in answer_code(part, kept, depth + 1)]
+    parts = [word for part in answer.parts for word in answer_code(part, kept)]
     return [LIST if answer.kind == "list" else TUPLE, len(answer.parts), *parts]
 
 

@@ -588,6 +588,34 @@ print("end")
     assert (result.stdout.split(), result.returncode) == (["end"], 0), result.stderr
 
 
+def test_compiled_functions_may_be_called_while_the_interpreter_ends():
+    program = """
+import micrograd.jit
+from micrograd.engine import Value
+from micrograd.jit import jit
+w = Value(2.0)
+def step(x):
+    w.data = w.data + x
+    return w.data, [x, x < 1]
+class Last:
+    def __init__(self):
+        self.step = jit(step)
+    def __del__(self):
+        print(self.step(1.0), self.step([1.0][0]))
+last, other = Last(), Last()
+last.step(1.0), other.step(1.0)
+last.step(1.0)
+cycle = [other]
+cycle.append(cycle)
+micrograd.jit.kept_to_the_end = Last()
+micrograd.jit.kept_to_the_end.step(1.0)
+"""
+    result = run_script(program)
+    lines = result.stdout.splitlines()
+    assert result.returncode == 0, result.stderr
+    assert lines[0] == "(7.0, [1.0, False]) (8.0, [1.0, False])"
+
+
 def test_a_program_dropped_by_one_thread_runs_on_in_another():
     failures = []
 
