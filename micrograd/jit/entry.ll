@@ -15,12 +15,13 @@
 declare double @PyLong_AsDouble(ptr)
 declare ptr @PyFloat_FromDouble(double)
 declare ptr @PyBool_FromLong(i64)
-declare i64 @PyTuple_Size(ptr)
 declare ptr @PyTuple_New(i64)
 declare i32 @PyTuple_SetItem(ptr, i64, ptr)
 declare ptr @PyList_New(i64)
 declare i32 @PyList_SetItem(ptr, i64, ptr)
-declare ptr @PyObject_Vectorcall(ptr, ptr, i64, ptr)
+declare ptr @PyObject_VectorcallDict(ptr, ptr, i64, ptr)
+declare ptr @PyDict_New()
+declare i32 @PyDict_SetItem(ptr, ptr, ptr)
 declare ptr @PyErr_Occurred()
 declare void @PyErr_Clear()
 declare void @Py_IncRef(ptr)
@@ -508,7 +509,7 @@ define internal ptr @array_of_numbers(ptr %walk) {
   %descr.at = getelementptr i64, ptr %arguments, i64 1
   store i64 %shape, ptr %arguments
   store i64 %descr, ptr %descr.at
-  %array = call ptr @PyObject_Vectorcall(ptr inttoptr (i64 $empty to ptr), ptr %arguments, i64 2, ptr null)
+  %array = call ptr @PyObject_VectorcallDict(ptr inttoptr (i64 $empty to ptr), ptr %arguments, i64 2, ptr null)
   %failed = icmp eq ptr %array, null
   br i1 %failed, label %done, label %fill
 fill:
@@ -563,7 +564,7 @@ another: ; a callable of Python's makes it of all the numbers
   %no_numbers = icmp eq ptr %all, null
   br i1 %no_numbers, label %fail, label %make
 make:
-  %made = call ptr @PyObject_Vectorcall(ptr %maker, ptr %argument, i64 1, ptr null)
+  %made = call ptr @PyObject_VectorcallDict(ptr %maker, ptr %argument, i64 1, ptr null)
   call void @Py_DecRef(ptr %all)
   ret ptr %made
 list:
@@ -792,6 +793,48 @@ refuse:
   ret i1 false
 }
 
+; function(*args, **kwargs) of Python's; the values of the names come after the positional arguments.
+define internal ptr @call_python(ptr %function, ptr %args, i64 %positional, ptr %names) {
+  %no_names = icmp eq ptr %names, null
+  br i1 %no_names, label %call, label %named
+named:
+  %dict = call ptr @PyDict_New()
+  %no_dict = icmp eq ptr %dict, null
+  br i1 %no_dict, label %fail, label %size
+size:
+  %n = get i64 %names.ob_size
+  %items = getelementptr i8, ptr %names, i64 $tuple_items
+  %values = getelementptr ptr, ptr %args, i64 %positional
+  br label %next
+next:
+  %i = phi i64 [0, %size], [%i.1, %name]
+  %more = icmp slt i64 %i, %n
+  br i1 %more, label %name, label %call
+name:
+  %key.at = getelementptr ptr, ptr %items, i64 %i
+  %value.at = getelementptr ptr, ptr %values, i64 %i
+  %key = load ptr, ptr %key.at
+  %value = load ptr, ptr %value.at
+  %i.1 = add i64 %i, 1
+  %status = call i32 @PyDict_SetItem(ptr %dict, ptr %key, ptr %value)
+  %failed = icmp ne i32 %status, 0
+  br i1 %failed, label %drop, label %next
+call:
+  %kwargs = phi ptr [null, %0], [%dict, %next]
+  %result = call ptr @PyObject_VectorcallDict(ptr %function, ptr %args, i64 %positional, ptr %kwargs)
+  br i1 %no_names, label %done, label %tidy
+tidy:
+  call void @Py_DecRef(ptr %kwargs)
+  br label %done
+done:
+  ret ptr %result
+drop:
+  call void @Py_DecRef(ptr %dict)
+  br label %fail
+fail:
+  ret ptr null
+}
+
 ; ---------------------------------------------------------------------------------------------------------------------
 ; What Python calls. `self` is a ctypes structure.
 
@@ -837,7 +880,7 @@ run:
   ret ptr %answer
 slow:
   %function = get ptr %dispatch.slow
-  %result = call ptr @PyObject_Vectorcall(ptr %function, ptr %args, i64 %positional, ptr %names)
+  %result = call ptr @call_python(ptr %function, ptr %args, i64 %positional, ptr %names)
   ret ptr %result
 }
 
