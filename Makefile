@@ -7,7 +7,7 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check install
 MESSAGE = printf '\n%s\n\n' # what went wrong, or what takes so long
 
-.PHONY: help demo test fuzz soak lint format notebooks bench bench-eager bench-jit bench-elementary bench-import clean
+.PHONY: help demo test fuzz soak lint format notebooks bench bench-calls bench-eager bench-jit bench-elementary bench-import clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets (the default)
@@ -37,13 +37,16 @@ format: .venv/.lint  ## put the code into its one format, mend what can be mende
 notebooks: .venv/.test  ## run the notebooks and write their outputs into them
 	$(BIN)/python -m pytest --overwrite $(NOTEBOOKS)
 
-bench: bench-eager bench-jit bench-import  ## run every benchmark
+bench: bench-eager bench-jit bench-calls bench-import  ## run every benchmark
 
 bench-eager: .venv/karpathy  ## how many times as fast as Karpathy's micrograd 0.1.0, in one run
 	$(BIN)/python benchmarks/eager.py .venv/karpathy
 
 bench-jit: .venv/.bench  ## how long a network takes to compile, and how many times as fast it is then
 	$(BIN)/python benchmarks/jit.py
+
+bench-calls: .venv/.bench  ## what a call of compiled code costs from Python, by kinds of arguments and answers
+	$(BIN)/python benchmarks/calls.py
 
 bench-elementary: .venv/.test  ## exp, log, tanh... on vectors, as a later compiler will inline them, beside numpy
 	$(BIN)/python benchmarks/elementary.py
