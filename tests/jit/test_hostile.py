@@ -1,6 +1,6 @@
 """Arguments that nobody should give: the answer of eager execution, or an exception that says what is wrong."""
 
-import array
+import array  # noqa: F401  # the texts below use it
 import collections
 import decimal
 import fractions
@@ -8,7 +8,7 @@ import math
 import os
 import random
 import re
-import types
+import types  # noqa: F401  # they use this one too
 
 import numpy as np
 import pytest
