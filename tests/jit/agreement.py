@@ -6,12 +6,14 @@ in between. Disagreement is an AssertionError that says where.
 """
 
 import math
+from unittest.mock import patch
 
 import numpy as np
 import programs
 from bounded import Bounded, set_precision
 from random_programs import argument_of
 
+import micrograd.jit
 from micrograd.engine import Value
 from micrograd.jit import STAGES, jit
 from micrograd.jit.nests import check, interpret
@@ -27,7 +29,7 @@ class Statistics:
     """How many numbers were compared, how many of them strictly, and how near the worst was to its bound."""
 
     def __init__(self):
-        self.compared = self.strict = self.open = 0
+        self.compared = self.strict = self.open = self.loops = 0
         self.worst = 0.0
 
     def note(self, expected, actual):
@@ -43,11 +45,13 @@ class Statistics:
         self.compared += other.compared
         self.strict += other.strict
         self.open += other.open
+        self.loops += other.loops
         self.worst = max(self.worst, other.worst)
 
     def __str__(self):
         parts = f"{self.strict} of them strictly and {self.open} not at all"
-        return f"{self.compared} numbers compared, {parts}; the worst is at {self.worst:.2f} of its bound."
+        shown = f"{self.compared} numbers compared, {parts}; the worst is at {self.worst:.2f} of its bound"
+        return f"{shown}; {self.loops} programs have loops."
 
 
 def run(world, function, case, k, number=None):
@@ -106,7 +110,12 @@ def compare(path, expected, actual, statistics, strict=False):
 
 def check_case(case, dtypes=("f64", "f32"), statistics=None, stages=True):
     """AssertionError where compiled and eager execution differ; EagerError where there is nothing to compare."""
-    statistics = statistics or Statistics()
+    shortest = micrograd.jit.STRAIGHT if case.shortest is None else case.shortest
+    with patch.object(micrograd.jit, "STRAIGHT", shortest):
+        return agreement(case, dtypes, statistics or Statistics(), stages)
+
+
+def agreement(case, dtypes, statistics, stages):
     eager = case.world()
     expected = []
     try:
@@ -133,6 +142,9 @@ def check_case(case, dtypes=("f64", "f32"), statistics=None, stages=True):
             compare(f"{where} result", limits, result, statistics, strict=how != "eager")
             compare(f"{where} state", after, state, statistics)
             if stages and k == 0 and dtype == "f64":
+                program = ways["compiled"]._latest()
+                if program.schedule is not None:
+                    statistics.loops += 1
                 check_stages(case, ways["compiled"], before, limits, after, statistics)
     return statistics
 

@@ -115,7 +115,9 @@ def fuzz(programs, number, memory, survey):
         if total % 200 == 0:
             print(f"{total} programs, {counts['differs']} differ, {time.time() - began:.0f} s", flush=True)
         if fate == "differs":
-            kind = re.sub(r"-?\d[\w.+-]*", "#", more)
+            kind = re.sub(r"-?\d[\w.+-]*|nan|inf", "#", more)
+            if kind not in failures:
+                print(f"differs: {more[-300:]}", flush=True)
             if kind not in failures or len(str(case)) < len(str(failures[kind][1])):
                 failures[kind] = more, case
             if not survey:

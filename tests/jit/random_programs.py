@@ -23,6 +23,7 @@ from math import inf, nan
 
 import numpy as np
 
+import micrograd.jit
 from micrograd import losses, ops
 from micrograd.engine import Value
 from micrograd.jit import jit
@@ -82,6 +83,7 @@ class Case:
     changes: tuple  # for each call, (which of the parameters, "data" or "grad", number) to be assigned before it
     plan: tuple  # for each call, how it is made: "compiled", "again" (by another compiled object) or "eager"
     wild: bool = False
+    shortest: int | None = None  # the length of tape from which on loops are looked for; None for the usual one
 
     def source(self):
         lines = [*self.setup, "", "", self.header, *(f"    {line}" for line in self.body)]
@@ -89,6 +91,8 @@ class Case:
 
     def __str__(self):
         lines = [PRELUDE, "", self.source(), ""]
+        if self.shortest is not None:
+            lines.append(f"micrograd.jit.STRAIGHT = {self.shortest}")
         lines.append("compiled, again = jit(program, dtype='f64'), jit(program, dtype='f64')")
         lines.append("eager = program  # or all three the same, to see what is right")
         for numbers, changes, how in zip(self.calls, self.changes, self.plan):
@@ -1193,4 +1197,5 @@ def cases(draw, wild=False, budget=None):
         changes=tuple(changes),
         plan=("compiled", *(b.choose(("compiled", "compiled", "again", "eager")) for _ in calls[1:])),
         wild=wild,
+        shortest=0 if b.chance(50) else None,
     )
