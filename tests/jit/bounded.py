@@ -219,7 +219,8 @@ def kept(function):
 
 def relu(a):
     certain_zero = a.number < 0 and a.sure and a.error < math.inf
-    return Bounded(ops.relu(a.number), 0.0 if certain_zero else a.error, a.signed and a.sure)
+    signed = a.number >= 0 and a.signed and a.sure  # the engine's 0 is an int there, and has no sign to change
+    return Bounded(ops.relu(a.number), 0.0 if certain_zero else a.error, signed)
 
 
 def extremum(function):

@@ -19,16 +19,17 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from random_programs import cases
 
-KINDS = ("tame", "tame", "tame", "tame", "wild", "wild", "large")
+BUDGETS = {"large": 4000, "huge": 15000}  # operations of a forward pass
+KINDS = (*("tame",) * 12, *("wild",) * 5, *("large",) * 3, "huge")
 TIMEOUT = 180  # seconds for one program
 LIFE = 400  # programs that one process runs
 
 
 @st.composite
 def any_case(draw):
-    """A tame program, a wild one, or a large one."""
+    """A program of one of KINDS."""
     kind = draw(st.sampled_from(KINDS))
-    return draw(cases(wild=kind == "wild", budget=4000 if kind == "large" else None))
+    return draw(cases(wild=kind == "wild", budget=BUDGETS.get(kind)))
 
 
 def work(connection, memory):

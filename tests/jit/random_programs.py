@@ -41,6 +41,7 @@ def flat(x):
 
 # Sizes: every remainder by the lanes of a vector, and a few larger ones around its multiples.
 SIZES = (*range(1, 13), 15, 16, 17, 20, 23, 24, 25, 31, 32, 33, 40)
+LARGE_SIZES = (47, 48, 49, 63, 64, 65, 100)
 SHAPES = (
     (1, 9),
     (9, 1),
@@ -57,7 +58,7 @@ SHAPES = (
     (2, 33),
     (33, 2),
 )
-LARGE_SHAPES = ((17, 33), (16, 16), (33, 17), (1, 100), (64, 5), (12, 40))
+LARGE_SHAPES = ((17, 33), (16, 16), (33, 17), (1, 100), (64, 5), (12, 40), (20, 47), (33, 33), (8, 128))
 SPECIAL = ("nan", "inf", "-inf", "0.0", "-0.0", "1e308", "-1e308", "1e-308", "5e-324", "-5e-324", "1.0", "-1.0", "1e30")
 KINDS = ("list", "list", "list", "tuple", "ints", "f64", "f32", "i64", "values", "mixed")
 
@@ -193,13 +194,13 @@ class Builder:
         self.count += 1
         return f"{prefix}{self.count}"
 
-    def size(self, limit=40):
+    def size(self, limit):
         limit = max(1, min(limit, self.budget - self.cost))
-        return self.choose([n for n in SIZES if n <= limit])
+        return self.choose([n for n in (*SIZES, *(LARGE_SIZES if self.budget >= 2000 else ())) if n <= limit])
 
     def shape(self, limit=600):
-        limit = max(1, min(limit, self.budget - self.cost))
-        large = LARGE_SHAPES if self.budget > 2000 else ()
+        limit = max(1, min(limit if self.budget < 2000 else 1100, self.budget - self.cost))
+        large = LARGE_SHAPES if self.budget >= 2000 else ()
         return self.choose([s for s in (*SHAPES, *large) if s[0] * s[1] <= limit])
 
     # -- lines
@@ -266,7 +267,8 @@ class Builder:
     def scalar(self):
         return self.any(())
 
-    def vector(self, n=None, limit=40):
+    def vector(self, n=None, limit=None):
+        limit = limit or (40 if self.budget < 2000 else 128)
         fitting = [v for v in self.variables if len(v.shape) == 1 and v.shape[0] <= limit]
         if n is None and fitting and self.chance(75):
             return self.choose(fitting[-6:])
@@ -401,9 +403,9 @@ def elementwise_matrix(b):
 
 
 def dense(b):
-    x = b.vector(limit=33)
+    x = b.vector(limit=33 if b.budget < 2000 else 128)
     (m,) = x.shape
-    n = b.size(min(33, (b.budget - b.cost) // (3 * m) + 1))
+    n = b.size(min(33 if b.budget < 2000 else 65, (b.budget - b.cost) // (3 * m) + 1))
     if 2 * n * m + b.cost > b.budget:
         return
     w, bias = b.parameter((n, m)), b.parameter((n,))
@@ -431,9 +433,9 @@ def dense(b):
 
 def dense_rows(b):
     """A layer on every row of a batch."""
-    x = b.matrix(200)
+    x = b.matrix(200 if b.budget < 2000 else 1100)
     rows, m = x.shape
-    n = b.size(min(17, (b.budget - b.cost) // (3 * m * rows) + 1))
+    n = b.size(min(17 if b.budget < 2000 else 40, (b.budget - b.cost) // (3 * m * rows) + 1))
     if 2 * rows * n * m + b.cost > b.budget:
         return
     w, bias = b.parameter((n, m)), b.parameter((n,))
@@ -444,9 +446,9 @@ def dense_rows(b):
 
 
 def matmul(b):
-    x = b.matrix(300)
+    x = b.matrix(300 if b.budget < 2000 else 1100)
     n, k = x.shape
-    m = b.size(min(17, (b.budget - b.cost) // (3 * n * k) + 1))
+    m = b.size(min(17 if b.budget < 2000 else 40, (b.budget - b.cost) // (3 * n * k) + 1))
     if 2 * n * m * k + b.cost > b.budget:
         return
     style = b.choose(("ab", "abt", "atb"))
