@@ -2,12 +2,14 @@
 
 PYTHON ?= python3
 JOBS ?= 2
+BENCH ?= # such as: --only moons --quick
 NOTEBOOKS = $(wildcard examples/*.ipynb)
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check install
 MESSAGE = printf '\n%s\n\n' # what went wrong, or what takes so long
 
-.PHONY: help demo test fuzz soak lint format notebooks bench bench-calls bench-eager bench-jit bench-elementary bench-import clean
+.PHONY: help demo test fuzz soak lint format notebooks bench bench-peers bench-eager bench-jit bench-calls \
+	bench-elementary bench-import clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets (the default)
@@ -37,15 +39,18 @@ format: .venv/.lint  ## put the code into its one format, mend what can be mende
 notebooks: .venv/.test  ## run the notebooks and write their outputs into them
 	$(BIN)/python -m pytest --overwrite $(NOTEBOOKS)
 
-bench: bench-eager bench-jit bench-calls bench-import  ## run every benchmark
+bench: bench-peers bench-eager bench-calls bench-import  ## run every benchmark
+
+bench-peers: .venv/bench/.installed .venv/karpathy  ## every workload beside JAX, PyTorch, CasADi...: benchmarks/RESULTS.md
+	.venv/bench/bin/python benchmarks/suite.py $(BENCH)
 
 bench-eager: .venv/karpathy  ## how many times as fast as Karpathy's micrograd 0.1.0, in one run
 	$(BIN)/python benchmarks/eager.py .venv/karpathy
 
-bench-jit: .venv/.bench  ## how long a network takes to compile, and how many times as fast it is then
+bench-jit: .venv/.jit  ## how long a network takes to compile, and how many times as fast it is then
 	$(BIN)/python benchmarks/jit.py
 
-bench-calls: .venv/.bench  ## what a call of compiled code costs from Python, by kinds of arguments and answers
+bench-calls: .venv/.jit  ## what a call of compiled code costs from Python, by kinds of arguments and answers
 	$(BIN)/python benchmarks/calls.py
 
 bench-elementary: .venv/.test  ## exp, log, tanh... on vectors, as a later compiler will inline them, beside numpy
@@ -68,6 +73,13 @@ clean:  ## remove .venv and all that tools left behind
 .venv/.%: .venv/pyvenv.cfg pyproject.toml
 	@$(MESSAGE) 'Installing micrograd[$*] into .venv: once, some minutes.'
 	$(PIP) --editable '.[$*]'
+	@touch $@
+
+# The peers of bench-peers have an environment of their own: they are large, and the tests need none of them.
+.venv/bench/.installed: .venv/pyvenv.cfg pyproject.toml
+	@$(MESSAGE) 'Installing micrograd[bench], the peers, into .venv/bench: once, some minutes.'
+	$(BIN)/python -m venv .venv/bench
+	.venv/bench/bin/python -m pip --quiet --disable-pip-version-check install --editable '.[bench]'
 	@touch $@
 
 .venv/karpathy: .venv/pyvenv.cfg

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
+from limits import vector_bits
 from mlir.ir import Context, Module
 from mlir.passmanager import PassManager
 
@@ -39,13 +40,9 @@ RANGES = {
 PEERS = {"sigmoid": torch.sigmoid, "softplus": torch.nn.functional.softplus, "erf": torch.erf}
 
 
-def vector_bits() -> int:
-    """The width of this processor's vectors."""
-    library, _ = lower.llvm_c()
-    message = library.LLVMGetHostCPUFeatures()
-    features = ctypes.string_at(message).decode().split(",")
-    library.LLVMDisposeMessage(message)
-    return 512 if "+avx512f" in features else 256 if "+avx2" in features else 128
+def arguments(name: str, element: str) -> np.ndarray:
+    """What a function is called with: numbers of the range that programs mostly use."""
+    return np.random.default_rng(1337).uniform(*RANGES[name], SIZE).astype(FLOAT[element])
 
 
 def machine_code(name: str, element: str, lanes: int) -> lower.MachineCode:
@@ -77,7 +74,7 @@ def elements_per_second(call: Callable[[], object]) -> float:
 def compare(name: str, element: str, lanes: int) -> None:
     """Print one line of the table."""
     dtype = FLOAT[element]
-    x = np.random.default_rng(1337).uniform(*RANGES[name], SIZE).astype(dtype)
+    x = arguments(name, element)
     ours, theirs = np.empty_like(x), np.empty_like(x)
     code = machine_code(name, element, lanes)
     main = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(code.address("main"))

@@ -1,0 +1,72 @@
+"""Every workload beside its peers in one run: a table of times and ratios, and whether each goal is met.
+
+    python benchmarks/suite.py                        all of it, and RESULTS.md: `make bench` does this
+    python benchmarks/suite.py --only moons --quick   one workload, roughly
+
+The exit code is 1 if anything failed or disagreed; a goal that is not met is no failure, and says so in the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from importlib import import_module
+from pathlib import Path
+
+from timing import QUICK, Effort, Line, Report, one_thread, run
+
+WORKLOADS = (
+    "machine",
+    "expression",
+    "point",
+    "first_answer",
+    "moons",
+    "digits",
+    "lennard_jones",
+    "lotka_volterra",
+    "random_dag",
+    "many_parameters",
+    "elementwise",
+    "elementary_functions",
+)
+RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--only", nargs="+", choices=WORKLOADS, default=WORKLOADS, metavar="NAME", help=", ".join(WORKLOADS)
+    )
+    parser.add_argument("--quick", action="store_true", help="few and short rounds")
+    parser.add_argument(
+        "--write", type=Path, help="a Markdown file for the results; benchmarks/RESULTS.md for a full run"
+    )
+    options = parser.parse_args()
+    one_thread()
+
+    import results  # rich comes with it, which the contenders' processes need not load
+
+    machine = results.machine()
+    results.console.print(*machine, sep="\n")
+    reports: dict[str, Report] = {}
+    started = time.perf_counter()
+    for name in options.only:
+        reports[name] = attempt(name, QUICK if options.quick else Effort())
+        results.show(import_module(f"workloads.{name}").WORKLOAD, reports[name])
+    complete = not options.quick and options.only == WORKLOADS
+    target = options.write or (RESULTS if complete else None)
+    if target:
+        target.write_text(results.markdown(machine, reports, time.perf_counter() - started), encoding="utf-8")
+    return int(any(line.error for report in reports.values() for line in report.lines.values()))
+
+
+def attempt(name: str, effort: Effort) -> Report:
+    """The report of a workload, whatever happens to it."""
+    try:
+        return run(name, effort)
+    except Exception as error:
+        return Report({("", name): Line(error=f"{type(error).__name__}: {error}")})
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,172 @@
+"""Energy and gradient of 32 bodies under the Lennard-Jones potential: a loop over pairs, arrays in and out."""
+
+from timing import OURS, Timed, Workload, compiled_within, faster, first
+
+BODIES = 32
+
+
+def positions():
+    """Bodies on a lattice, a little shaken."""
+    import numpy as np
+
+    lattice = np.stack(np.meshgrid(*[np.arange(4.0)] * 3), axis=-1).reshape(-1, 3)[:BODIES]
+    return 1.1 * lattice + np.random.default_rng(1337).normal(0, 0.05, (BODIES, 3))
+
+
+def energy_of(x):
+    """The pair loop, for whatever calculates: x[i] are three coordinates."""
+    energy = 0
+    for i in range(BODIES):
+        for j in range(i + 1, BODIES):
+            r2 = sum((a - b) ** 2 for a, b in zip(x[i], x[j]))
+            s6 = 1 / (r2 * r2 * r2)
+            energy += 4 * (s6 * s6 - s6)
+    return energy
+
+
+def ours():
+    import numpy as np
+
+    from micrograd.engine import Value
+    from micrograd.jit import jit
+
+    @jit(dtype="f64")
+    def f(positions):
+        x = [[Value(c) for c in row] for row in positions]
+        energy = energy_of(x)
+        energy.backward()
+        return energy, np.array([[c.grad for c in row] for row in x])
+
+    x = positions()
+    answer, seconds = first(lambda: f(x))
+    return Timed("f(x)", {"f": f, "x": x}, answer, compiled=seconds, note=f.explain())
+
+
+def karpathy():
+    import numpy as np
+    from peers import original
+
+    value = original().Value
+
+    def f(positions):
+        x = [[value(c) for c in row] for row in positions.tolist()]
+        energy = energy_of(x)
+        energy.backward()
+        return energy.data, np.array([[c.grad for c in row] for row in x])
+
+    x = positions()
+    return Timed("f(x)", {"f": f, "x": x}, f(x))
+
+
+def jax():
+    import numpy as np
+    from peers import jax64
+
+    jax = jax64()
+    jnp = jax.numpy
+    itself = jnp.eye(BODIES, dtype=bool)
+
+    def energy(x):
+        d = x[:, None] - x
+        s6 = 1 / (d * d).sum(-1, where=~itself[..., None], initial=0.0).at[itself].set(1.0) ** 3
+        return 2 * jnp.where(itself, 0, s6 * s6 - s6).sum()
+
+    compiled = jax.jit(jax.value_and_grad(energy))
+
+    def f(x):
+        energy, gradient = compiled(x)
+        return float(energy), np.asarray(gradient)
+
+    x = positions()
+    answer, seconds = first(lambda: f(x))
+    return Timed("f(x)", {"f": f, "x": x}, answer, compiled=seconds)
+
+
+def jax_synchronous():
+    from peers import jax_synchronous
+
+    jax_synchronous()
+    return jax()
+
+
+def torch():
+    import torch
+
+    torch.set_num_threads(1)
+    i, j = torch.triu_indices(BODIES, BODIES, 1)
+
+    def f(positions):
+        x = torch.from_numpy(positions).requires_grad_()
+        d = x[i] - x[j]
+        s6 = 1 / (d * d).sum(1) ** 3
+        energy = 4 * (s6 * s6 - s6).sum()
+        energy.backward()
+        return energy.item(), x.grad.numpy()
+
+    x = positions()
+    return Timed("f(x)", {"f": f, "x": x}, f(x))
+
+
+def casadi_function():
+    import casadi as ca
+
+    x = ca.SX.sym("x", BODIES, 3)
+    energy = energy_of([[x[i, k] for k in range(3)] for i in range(BODIES)])
+    return ca.Function("lennard_jones", [x], [energy, ca.gradient(energy, x)])
+
+
+def casadi_call(function):
+    import numpy as np
+
+    def f(x):
+        energy, gradient = function(x)
+        return float(energy), np.asarray(gradient)
+
+    return f
+
+
+def casadi():
+    f, seconds = first(lambda: casadi_call(casadi_function()))
+    x = positions()
+    return Timed("f(x)", {"f": f, "x": x}, f(x), compiled=seconds)
+
+
+def casadi_c():
+    from peers import casadi_in_c
+
+    function, seconds = first(lambda: casadi_in_c(casadi_function()))
+    f, x = casadi_call(function), positions()
+    return Timed("f(x)", {"f": f, "x": x}, f(x), compiled=seconds)
+
+
+def casadi_c_buffers():
+    """The same into arrays that were bound beforehand: no objects are made by a call."""
+    import numpy as np
+    from peers import casadi_in_c
+
+    function, seconds = first(lambda: casadi_in_c(casadi_function()))
+    x, energy, gradient = positions().T.copy(), np.zeros(1), np.zeros((3, BODIES))
+    buffer, run = function.buffer()
+    buffer.set_arg(0, memoryview(x))
+    buffer.set_res(0, memoryview(energy))
+    buffer.set_res(1, memoryview(gradient))
+    run()
+    names = {"run": run, "kept": (function, buffer, x, energy, gradient)}
+    return Timed("run()", names, [energy.copy(), gradient.T.copy()], compiled=seconds)
+
+
+WORKLOAD = Workload(
+    title="Lennard-Jones, energy and gradient of 32 bodies, a loop over pairs, arrays in and out (f64)",
+    contenders={
+        OURS: ours,
+        "Karpathy": karpathy,
+        "PyTorch": torch,
+        "JAX": jax,
+        "JAX, synchronous": jax_synchronous,
+        "CasADi": casadi,
+        "CasADi through C": casadi_c,
+        "CasADi through C, buffers bound": casadi_c_buffers,
+    },
+    goals=(faster(25, "CasADi through C"), compiled_within(1.5)),
+    note="PyTorch and JAX are rewritten in arrays. CasADi is compiled by building its graph, then by gcc if through C.",
+)
