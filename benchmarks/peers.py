@@ -1,4 +1,4 @@
-"""How the peers are set up, and what several workloads have them do: each function runs in a contender's process."""
+"""How contenders are set up, and what several workloads have them do: each function runs in a contender's process."""
 
 from __future__ import annotations
 
@@ -27,11 +27,21 @@ def original() -> ModuleType:
     return micrograd.engine
 
 
+def jit_imported() -> Any:
+    """Our `jit`, with MLIR imported, which the first compilation does."""
+    from micrograd.engine import Value
+    from micrograd.jit import jit
+
+    jit(Value(1.0) + 1)()
+    return jit
+
+
 def jax64() -> ModuleType:
     """JAX with 64-bit numbers."""
     import jax
 
     jax.config.update("jax_enable_x64", True)
+    jax.devices()  # starts it
     return jax
 
 

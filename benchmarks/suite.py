@@ -22,6 +22,7 @@ WORKLOADS = (
     "first_answer",
     "moons",
     "digits",
+    "digits_256",
     "lennard_jones",
     "lotka_volterra",
     "random_dag",

@@ -29,10 +29,9 @@ def network():
 
 def ours(arrays=True):
     import numpy as np
-    from peers import get_weights
+    from peers import get_weights, jit_imported
 
-    from micrograd.jit import jit
-
+    jit = jit_imported()
     model = network()
 
     @jit
