@@ -154,8 +154,9 @@ EXPLANATION = """\
 Each contender runs in a process of its own. All must agree on the answer before any is timed; then they take turns over
 many short rounds. "best" is the best round and what the ratios are made of, since other work on the machine only ever
 makes a round slower; "median" tells how quiet the machine was. "compiled in" is the time from the function to its
-first answer, imports apart, in seconds of the processor. JAX "synchronous" calculates in the calling thread (`jax_cpu_enable_async_dispatch` off),
-which is quicker than its default for programs as small as these; the goals were set against the default."""
+first answer, imports apart, in seconds of the processor. JAX "synchronous" calculates in the thread that calls
+(`jax_cpu_enable_async_dispatch` off), which is quicker than its default for programs as small as these; the goals were
+set against the default."""
 
 
 def pipes(headings: Iterable[str], body: Iterable[Iterable[str]]) -> list[str]:
