@@ -67,7 +67,9 @@ def triangle(places: Integers) -> tuple[tuple[int, int], Integers, AffineMap | B
     n = len(places)
     if n < 3:
         return None
-    breaks = np.flatnonzero((np.diff(places, axis=0) != places[1] - places[0]).any(1)) + 1
+    steps = np.diff(places, axis=0)
+    step = steps[0] if (steps[0] == steps[1]).all() else steps[-1]  # for the first or the last run may be one place
+    breaks = np.flatnonzero((steps != step).any(1)) + 1
     begin = np.concatenate([[0], breaks])
     length = np.diff(np.append(begin, n))
     if len(begin) < 2 or len(begin) * int(length.max()) > FILL * n or len(perfect(places[begin])[0]) != 1:

@@ -218,9 +218,12 @@ def fuse(graph: Graph, classes: Classes) -> Fusion:
     work = np.bincount(classes.of[edge_owners(graph)], minlength=many).tolist()
     depth, into = [1] * many, [-1] * many
     parts: list[list[int]] = [[] for _ in range(many)]
-    for c, reader in only_readers(graph, classes):
+    only_reader = dict(only_readers(graph, classes))
+    for c, reader in only_reader.items():
         if is_reduction[reader] and reduces[c] or alone[c] and not reduces[c]:
             continue
+        if reduces[c] and is_reduction[only_reader.get(reader, 0)]:
+            continue  # so that the reader becomes a term of a contraction
         if depth[c] >= DEEPEST or len(parts[c]) + len(parts[reader]) >= 2 * DEEPEST:
             continue
         into[c] = reader

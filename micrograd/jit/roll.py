@@ -285,21 +285,27 @@ class Roller:
         statement = Statement(self.places, rows[:n])
         for scope in statement.scopes[1:]:
             scope.by_place()
-        cut = by_pattern(statement, n)
-        if cut.max(initial=0) == 0:
-            cut = by_break(statement.scopes[0].places(), order[:n])
-        many = int(cut.max(initial=0)) + 1
-        if many == 1 or many > most or depth == 0:
+        best: list[tuple[Layout, Integers]] = []
+        for cut in (by_pattern(statement, n), by_break(statement, order[:n])):
+            many = int(cut.max(initial=0)) + 1
+            if many == 1 or depth == 0 or many > (len(best) - 1 if best else most):
+                continue
+            layouts: list[tuple[Layout, Integers]] = []
+            try:
+                for piece in range(many):
+                    part = np.flatnonzero(np.tile(cut == piece, max(steps, 1)))
+                    layout = self.layout(rows[part], order[part], steps)
+                    if layout is not None:
+                        layouts.append((layout, order[part]))
+                    else:
+                        layouts += self.pieces(rows[part], order[part], most - many + 1, depth - 1, steps)
+            except IrregularError:
+                continue
+            if not best or len(layouts) < len(best):
+                best = layouts
+        if not best:
             raise IrregularError
-        layouts = []
-        for piece in range(many):
-            part = np.flatnonzero(np.tile(cut == piece, max(steps, 1)))
-            layout = self.layout(rows[part], order[part], steps)
-            if layout is not None:
-                layouts.append((layout, order[part]))
-            else:
-                layouts += self.pieces(rows[part], order[part], most - many + 1, depth - 1, steps)
-        return layouts
+        return best
 
     def gathered(self, rows: Integers, written: Integers | None) -> Layout:
         """A layout of any rows: what is not affine is looked up in index tables."""
@@ -455,11 +461,17 @@ def in_order_of_appearance(numbers: Integers) -> Integers:
     return new[inverse]
 
 
-def by_break(places: Integers, order: Integers) -> Integers:
-    """Cut the rows where they step as they do nowhere else: a number for each piece."""
-    steps = np.diff(np.concatenate([places, order[:, None]], 1), axis=0)
+def by_break(statement: Statement, order: Integers) -> Integers:
+    """Cut the rows where they, or their first terms, step as they do nowhere else: a number for each piece."""
+    n = len(order)
+    columns = [statement.scopes[0].places(), order[:, None]]
+    for scope in statement.scopes[1:]:
+        first = np.flatnonzero(np.diff(scope.owner, prepend=-1))
+        if len(first) == n:
+            columns.append(scope.places()[first])
+    steps = np.diff(np.concatenate(columns, 1), axis=0)
     if not len(steps):
-        return np.zeros(len(places), np.int64)
+        return np.zeros(n, np.int64)
     _, inverse, count = np.unique(steps, axis=0, return_inverse=True, return_counts=True)
     return np.concatenate([[0], np.cumsum(count[inverse.ravel()] == 1)])
 
