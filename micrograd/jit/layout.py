@@ -101,8 +101,9 @@ class Layout:
         in_steps: bool = False,
     ):
         self.places, self.statement, self.instances, self.terms = places, statement, instances, list(terms)
+        self.in_steps = in_steps
         if exact:
-            self.forward(written, in_steps)
+            self.forward(written)
         self.maps: dict[int, AffineMap | None] = {}  # by the id of the column; None for one that is not affine
         for s, scope in enumerate(statement.scopes):
             fits = affine_fit(self.coordinates(s), scope.places()) if scope.columns else []
@@ -121,7 +122,7 @@ class Layout:
     def extents(self, s: int) -> tuple[int, ...]:
         return self.instances.extents + (self.terms[s - 1].extents if s else ())
 
-    def forward(self, written: Integers | None, in_steps: bool) -> None:
+    def forward(self, written: Integers | None) -> None:
         """Turn round the dimensions along which what is written runs backwards, or if nothing says, most operands."""
         own = self.instances
         dimensions = len(own.extents)
@@ -140,7 +141,7 @@ class Layout:
             signs = np.where(np.array(fit.strides, np.int64) != 0, fit.strides, signs)
         if isinstance(own.mask, AffineMap):
             signs = np.where(np.array(own.mask.strides) != 0, 0, signs)
-        if in_steps:
+        if self.in_steps:
             signs[0] = 0
         if own.mask is None or isinstance(own.mask, AffineMap):
             self.instances = Arrangement(turned(own.coordinates, own.extents, signs), own.extents, own.mask)
@@ -189,20 +190,33 @@ class Layout:
 
     def access(self, array: str, positions: Integers, s: int, fit: AffineMap | None) -> Access:
         """An affine access; failing that, affine from what an index table has for the instance, the term or the
-        outermost coordinate; failing that, what a table has for every point."""
+        outermost coordinate; failing that, what a table has for every point. In a time loop, where what is read may be
+        written by the step before, tables are the same in every step."""
         if fit is not None:
             return Access(array, fit)
-        coordinates, extents, outer = self.coordinates(s), self.extents(s), len(self.instances.extents)
-        for kept in (range(outer), range(outer, len(extents)), range(min(1, outer))):
+        extents, outer = self.extents(s), len(self.instances.extents)
+        first = int(self.in_steps)
+        for kept in (range(first, outer), range(outer, len(extents)), range(first, min(first + 1, outer))):
             if 0 < len(kept) < len(extents):
-                entry = coordinates[:, kept] @ np.array(dense([extents[d] for d in kept]).strides, np.int64)
-                _, first, same = np.unique(entry, return_index=True, return_inverse=True)
-                base = positions[first][same.ravel()]
-                (rest,) = affine_fit(coordinates, (positions - base)[:, None])
-                if rest is not None:
-                    return Access(array, rest, Access(*self.table("indices", base, s)))
+                found = self.indirect(array, positions, s, kept)
+                if found is not None:
+                    return found
+        if self.in_steps:
+            found = self.indirect(array, positions, s, range(1, len(extents)))
+            if found is None:
+                raise IrregularError
+            return found
         name, where = self.table("indices", positions, s)
         return Access(array, AffineMap(0, (0,) * len(extents)), Access(name, where))
+
+    def indirect(self, array: str, positions: Integers, s: int, kept: range) -> Access | None:
+        """An access that is affine from what a table has for these coordinates, if there is one."""
+        coordinates, extents = self.coordinates(s), self.extents(s)
+        entry = coordinates[:, kept] @ np.array(dense([extents[d] for d in kept]).strides, np.int64)
+        _, first, same = np.unique(entry, return_index=True, return_inverse=True)
+        base = positions[first][same.ravel()]
+        (rest,) = affine_fit(coordinates, (positions - base)[:, None])
+        return None if rest is None else Access(array, rest, Access(*self.table("indices", base, s)))
 
     def table(self, kind: str, values: np.ndarray[Any, Any], s: int) -> tuple[str, AffineMap]:
         """A table of what the rows of a scope have, without the dimensions along which that does not change."""
@@ -220,11 +234,15 @@ class Layout:
         return self.places.table(kind, entries), AffineMap(0, tuple(strides))
 
     def mask(self, mask: AffineMap | Bools | None, dimensions: int) -> AffineMap | Access | None:
+        """The mask of a box of which these are the last dimensions; a table has only those along which it changes."""
         if mask is None or isinstance(mask, AffineMap):
             return mask
-        name = self.places.table("table", mask.astype(np.float64).ravel())
-        strides = dense(mask.shape).strides
-        return Access(name, AffineMap(0, (0,) * (dimensions - len(strides)) + strides))
+        strides = [0] * dimensions
+        varying = [d for d in range(mask.ndim) if (mask != mask.take([0], d)).any()]
+        entries = mask[tuple(slice(None) if d in varying else 0 for d in range(mask.ndim))]
+        for d, stride in zip(varying, dense(entries.shape).strides):
+            strides[dimensions - mask.ndim + d] = stride
+        return Access(self.places.table("table", entries.astype(np.float64).ravel()), AffineMap(0, tuple(strides)))
 
     def reduction_domain(self, s: int) -> Domain:
         """The box of the terms; where their number differs, masked by an inequality if it is affine, else a table."""
@@ -246,10 +264,10 @@ class Layout:
         (fit,) = affine_fit(self.instances.coordinates, positions[:, None])
         return self.access(array, positions, 0, fit)
 
-    def nest(self, destination: Access, in_steps: bool = False) -> Nest:
+    def nest(self, destination: Access) -> Nest:
         """The nest; the first dimension of one that stands in a time loop is that loop's."""
         domain = Domain(self.instances.extents, self.mask(self.instances.mask, len(self.instances.extents)))
-        if in_steps:
+        if self.in_steps:
             domain = Domain(domain.extents[1:], domain.mask)
         return Nest(domain, destination, self.expression(self.statement.template))
 

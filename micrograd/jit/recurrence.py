@@ -410,7 +410,7 @@ class Steps:
 
     def initial(self) -> list[Integers] | None:
         """For each step before the first the rows that stand for its columns, -1 where nobody asks; None if one
-        column would begin with several rows."""
+        column would begin with several rows, or with what is itself made in a step."""
         many = int(self.lag.max(initial=0))
         initial = [np.full(self.rows.shape[1], -1) for _ in range(many)]
         for t in range(many):
@@ -422,6 +422,8 @@ class Steps:
                 line[column[new]] = row[new]
                 if (line[column] != row).any():
                     return None
+        if any(np.isin(line, self.rows).any() for line in initial):
+            return None
         return initial
 
 

@@ -47,6 +47,7 @@ SMALLEST = 16  # operands that a class has to have in all to be worth a nest
 ROWS_PER_NEST = 300  # finding a nest costs as much as about so many rows, so there may be one nest for each so many
 FREE_NESTS = 64  # but so many in any case
 SHORT = 5  # a dimension of fewer points is not one to lay out along
+FEW_PIECES = 4  # by breaks in the terms of its sums
 MOST_PIECES = 32  # a class that falls into more pieces is gathered
 
 
@@ -135,9 +136,7 @@ class Roller:
         steps of a time loop. What they write to is found here if it is not given."""
         layout = self.layout(rows, written, steps)
         if layout is not None:
-            return [
-                self.placed(c, rows, self.once(layout) if written is None and not steps else layout, written, steps)
-            ]
+            return [self.placed(c, rows, self.once(layout) if written is None and not steps else layout, written)]
         for order in self.orders(rows, steps) if written is None else [written]:
             try:
                 layouts = self.pieces(rows, order, MOST_PIECES, 2, steps)
@@ -146,7 +145,7 @@ class Roller:
             if written is None:
                 self.array[c] = self.places.new_array(len(rows))
                 self.position[rows] = order
-            return [piece.nest(piece.destination(self.array[c], place), steps > 0) for piece, place in layouts]
+            return [piece.nest(piece.destination(self.array[c], place)) for piece, place in layouts]
         return []
 
     def orders(self, rows: Integers, steps: int) -> Iterator[Integers]:
@@ -159,15 +158,15 @@ class Roller:
                 yield (each_step + rank.ravel()).ravel()
         yield np.arange(len(rows))
 
-    def placed(self, c: int, rows: Integers, layout: Layout, written: Integers | None, steps: int = 0) -> Nest:
+    def placed(self, c: int, rows: Integers, layout: Layout, written: Integers | None) -> Nest:
         """The nest of a whole class, with an array of its own unless it is given what it writes to."""
         if written is not None:
-            return layout.nest(layout.destination(self.array[c], written), steps > 0)
+            return layout.nest(layout.destination(self.array[c], written))
         extents = layout.instances.extents
-        order = list(range(len(extents))) if steps else long_inside(extents)
+        order = list(range(len(extents))) if layout.in_steps else long_inside(extents)
         where = dense([extents[d] for d in order])
         place = AffineMap(0, tuple(where.strides[order.index(d)] for d in range(len(extents))))
-        nest = layout.nest(Access(self.places.next_name("temporary"), place), steps > 0)
+        nest = layout.nest(Access(self.places.next_name("temporary"), place))
         self.array[c] = self.places.new_array(math.prod(extents))
         self.position[rows] = layout.instances.coordinates @ np.array(place.strides, np.int64)
         return reordered(nest, order)
@@ -180,9 +179,9 @@ class Roller:
             if self.fusion.into[c] < 0:
                 rows = self.classes.rows(c)
                 written = self.position[rows] if c in loop.initial else None
-                self.nests[c] = self.whole_or_pieces(c, rows, written, loop.steps)
-                if not self.nests[c]:
-                    raise IrregularError
+                self.nests[c] = self.whole_or_pieces(c, rows, written, loop.steps) or [
+                    self.placed(c, rows, self.gathered(rows, written, loop.steps), written)
+                ]
 
     def carry(self, loop: TimeLoop, c: int) -> None:
         """An array for what is carried from step to step: first what it begins with, in the order in which that stood
@@ -286,9 +285,13 @@ class Roller:
         for scope in statement.scopes[1:]:
             scope.by_place()
         best: list[tuple[Layout, Integers]] = []
-        for cut in (by_pattern(statement, n), by_break(statement, order[:n])):
+        pattern = by_pattern(statement, n)
+        cuts = [(pattern, most), (by_break(statement, order[:n], with_terms=True), FEW_PIECES)]
+        if pattern.max(initial=0) == 0:
+            cuts = [(by_break(statement, order[:n]), most)]
+        for cut, limit in cuts:
             many = int(cut.max(initial=0)) + 1
-            if many == 1 or depth == 0 or many > (len(best) - 1 if best else most):
+            if many == 1 or depth == 0 or many > (min(limit, len(best) - 1) if best else limit):
                 continue
             layouts: list[tuple[Layout, Integers]] = []
             try:
@@ -307,15 +310,18 @@ class Roller:
             raise IrregularError
         return best
 
-    def gathered(self, rows: Integers, written: Integers | None) -> Layout:
+    def gathered(self, rows: Integers, written: Integers | None, steps: int = 0) -> Layout:
         """A layout of any rows: what is not affine is looked up in index tables."""
         statement = Statement(self.places, rows)
         n = len(rows)
         terms, bases, _ = self.reductions(statement, n)
-        places = np.concatenate([statement.scopes[0].places(), *bases], 1)
+        places = np.concatenate([statement.scopes[0].places(), *bases], 1)[: n // max(steps, 1)]
         extents, outer = perfect(places)
         extents = [len(outer), *extents] if len(outer) > 1 else extents
-        return Layout(self.places, statement, Arrangement(grid(extents), tuple(extents)), terms, written, exact=False)
+        instances = Arrangement(grid(extents), tuple(extents))
+        if steps:
+            instances = instances.repeated(steps)
+        return Layout(self.places, statement, instances, terms, written, exact=False, in_steps=steps > 0)
 
     def in_order(self) -> list[Nest | Block | Loop]:
         """Nests, loops and blocks, each after all that it reads, in as few blocks as that allows."""
@@ -461,11 +467,11 @@ def in_order_of_appearance(numbers: Integers) -> Integers:
     return new[inverse]
 
 
-def by_break(statement: Statement, order: Integers) -> Integers:
-    """Cut the rows where they, or their first terms, step as they do nowhere else: a number for each piece."""
+def by_break(statement: Statement, order: Integers, with_terms: bool = False) -> Integers:
+    """Cut the rows where they, or their first terms too, step as they do nowhere else: a number for each piece."""
     n = len(order)
     columns = [statement.scopes[0].places(), order[:, None]]
-    for scope in statement.scopes[1:]:
+    for scope in statement.scopes[1:] if with_terms else ():
         first = np.flatnonzero(np.diff(scope.owner, prepend=-1))
         if len(first) == n:
             columns.append(scope.places()[first])

@@ -183,7 +183,7 @@ class Statement:
     def by_place(self, edges: Integers, k: int) -> Integers:
         """The k terms of each instance in the order of their places, if they are not alike in all instances anyway."""
         operand = self.graph.operand[edges]
-        if k == 1 or self.places.fusion.into[self.classes.of[operand[0]]] >= 0:
+        if k == 1 or self.places.fusion.into[self.classes.of[operand[0]]] >= 0 or self.weighted(edges, k):
             return edges
         places = self.places.position[operand].reshape(-1, k)
         if (np.diff(places - places[:, :1], axis=0) == 0).all():
