@@ -102,15 +102,16 @@ class Layout:
     ):
         self.places, self.statement, self.instances, self.terms = places, statement, instances, list(terms)
         self.in_steps = in_steps
-        if exact:
-            self.forward(written)
+        fits: list[list[AffineMap | None]] = []
+        for s, scope in enumerate(statement.scopes):
+            fits.append(affine_fit(self.coordinates(s), scope.places()) if scope.columns else [])
+            if exact and None in fits[-1]:
+                raise IrregularError
+        turns = self.forward(written, fits) if exact else None
         self.maps: dict[int, AffineMap | None] = {}  # by the id of the column; None for one that is not affine
         for s, scope in enumerate(statement.scopes):
-            fits = affine_fit(self.coordinates(s), scope.places()) if scope.columns else []
-            if exact and None in fits:
-                raise IrregularError
-            for column, fit in zip(scope.columns, fits):
-                self.maps[id(column)] = fit
+            for column, fit in zip(scope.columns, fits[s]):
+                self.maps[id(column)] = turned_map(fit, self.extents(s), turns[s]) if turns and fit else fit
 
     def coordinates(self, s: int) -> Integers:
         """The coordinates of the rows of a scope, the instances' first."""
@@ -122,29 +123,35 @@ class Layout:
     def extents(self, s: int) -> tuple[int, ...]:
         return self.instances.extents + (self.terms[s - 1].extents if s else ())
 
-    def forward(self, written: Integers | None) -> None:
-        """Turn round the dimensions along which what is written runs backwards, or if nothing says, most operands."""
+    def forward(self, written: Integers | None, fits: list[list[AffineMap | None]]) -> list[Bools]:
+        """Turn round the dimensions along which what is written runs backwards, or if nothing says, most operands. For
+        each scope, which of its dimensions are turned."""
         own = self.instances
         dimensions = len(own.extents)
         signs = np.zeros(dimensions, np.int64)
-        for s, scope in enumerate(self.statement.scopes):
-            fits = affine_fit(self.coordinates(s), scope.places()) if scope.columns else []
+        turns = []
+        for s in range(len(self.statement.scopes)):
             directions = np.zeros(len(self.extents(s)), np.int64)
-            for fit in fits:
+            for fit in fits[s]:
                 directions += np.sign(fit.strides).astype(np.int64) if fit else 0
             signs += directions[:dimensions]
-            if s and self.terms[s - 1].mask is None and self.terms[s - 1].count is None:
+            backward = directions[dimensions:] < 0
+            if s and (self.terms[s - 1].mask is not None or self.terms[s - 1].count is not None):
+                backward[:] = False
+            if backward.any():
                 terms = self.terms[s - 1]
-                there = turned(terms.coordinates, terms.extents, directions[dimensions:])
-                self.terms[s - 1] = Terms(there, terms.extents)
+                self.terms[s - 1] = Terms(turned(terms.coordinates, terms.extents, backward), terms.extents)
+            turns.append(backward)
         if written is not None and (fit := affine_fit(own.coordinates, written[:, None])[0]):
             signs = np.where(np.array(fit.strides, np.int64) != 0, fit.strides, signs)
         if isinstance(own.mask, AffineMap):
             signs = np.where(np.array(own.mask.strides) != 0, 0, signs)
         if self.in_steps:
             signs[0] = 0
-        if own.mask is None or isinstance(own.mask, AffineMap):
-            self.instances = Arrangement(turned(own.coordinates, own.extents, signs), own.extents, own.mask)
+        backward = (signs < 0) & (own.mask is None or isinstance(own.mask, AffineMap))
+        if backward.any():
+            self.instances = Arrangement(turned(own.coordinates, own.extents, backward), own.extents, own.mask)
+        return [np.concatenate([backward, inner]) for inner in turns]
 
     def tells_literals(self) -> bool:
         """Whether all numbers in the statement depend on the coordinates alone."""
@@ -281,8 +288,16 @@ def applied(op: str, operands: list[Expression]) -> Expression:
     return Apply(op, tuple(operands))
 
 
-def turned(coordinates: Integers, extents: Sequence[int], signs: Integers) -> Integers:
-    return np.where(signs < 0, np.array(extents, np.int64) - 1 - coordinates, coordinates)
+def turned(coordinates: Integers, extents: Sequence[int], backward: Bools) -> Integers:
+    return np.where(backward, np.array(extents, np.int64) - 1 - coordinates, coordinates)
+
+
+def turned_map(affine: AffineMap, extents: Sequence[int], backward: Bools) -> AffineMap:
+    """The map that a map becomes when these dimensions of its box are turned round."""
+    offset = affine.offset + sum(
+        stride * (extent - 1) for stride, extent, turn in zip(affine.strides, extents, backward) if turn
+    )
+    return AffineMap(offset, tuple(-stride if turn else stride for stride, turn in zip(affine.strides, backward)))
 
 
 def tabulated(

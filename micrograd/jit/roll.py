@@ -69,6 +69,7 @@ class Roller:
         self.beginnings: dict[int, list[Nest]] = {}  # of each class that a time loop carries on, what it begins with
         self.copied: list[Integers] = []  # the same, where scalar statements do it
         self.scalars = 0
+        self._numbered: tuple[tuple[str, ...], Integers] | None = None  # once all arrays are known
         for c, name, kind in ((INPUT, "x", "input"), (WEIGHT, "w", "weight")):
             numbers = graph.number[classes.rows(c)]
             if len(numbers):
@@ -398,14 +399,20 @@ class Roller:
             self.places.arrays["c"] = Array("c", "table", len(used), self.graph.value[used])
             self.position[used] = np.arange(len(used))
 
+    def numbered_arrays(self) -> tuple[tuple[str, ...], Integers]:
+        """The names of all arrays, and for each class the number among these of its own."""
+        if self._numbered is None:
+            names = tuple(dict.fromkeys(name for name in self.array if name))
+            number = {name: i for i, name in enumerate(names)} | {"": 0}
+            self._numbered = names, np.array([number[name] for name in self.array])
+        return self._numbered
+
     def block(self, rows: Integers) -> Block:
         """Scalar statements for rows of the graph."""
         graph, of = self.graph, self.classes.of
         edges = self.edges(rows)
         operand = graph.operand[edges]
-        names = tuple(dict.fromkeys(name for name in self.array if name))
-        number = {name: i for i, name in enumerate(names)}
-        array = np.array([number.get(name, 0) for name in self.array])
+        names, array = self.numbered_arrays()
         return Block(
             names,
             ["copy" if o in (OUTPUT, COPY) else NAMES[o] for o in graph.op[rows].tolist()],
