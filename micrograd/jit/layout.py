@@ -196,14 +196,14 @@ class Layout:
         return Access(name, where)
 
     def access(self, array: str, positions: Integers, s: int, fit: AffineMap | None) -> Access:
-        """An affine access; failing that, affine from what an index table has for the instance, the term or the
-        outermost coordinate; failing that, what a table has for every point. In a time loop, where what is read may be
+        """An affine access; failing that, affine from what an index table has for the outermost coordinate, the
+        instance or the term; failing that, what a table has for every point. In a time loop, where what is read may be
         written by the step before, tables are the same in every step."""
         if fit is not None:
             return Access(array, fit)
         extents, outer = self.extents(s), len(self.instances.extents)
         first = int(self.in_steps)
-        for kept in (range(first, outer), range(outer, len(extents)), range(first, min(first + 1, outer))):
+        for kept in (range(first, min(first + 1, outer)), range(first, outer), range(outer, len(extents))):
             if 0 < len(kept) < len(extents):
                 found = self.indirect(array, positions, s, kept)
                 if found is not None:
