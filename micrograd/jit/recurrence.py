@@ -514,7 +514,7 @@ class Search:
         whole = self.lined_up(start, period, stop)
         if whole is None:
             return None
-        self.mark(whole)
+        self.mark(start, period, stop)
         best: Steps | None = None
         for turn in self.turns(whole, period):
             turned = self.lined_up(start + turn, period, stop) if turn else whole
@@ -527,12 +527,16 @@ class Search:
                     best = steps
         if best is None or len(best) < FEWEST or best.rows.size < SMALLEST:
             return None
-        return best if best.initial() is not None else None
+        if best.initial() is None:
+            return None
+        self.label[best.rows] = self.label[best.rows[len(best) // 2]]
+        return best
 
-    def mark(self, steps: Steps) -> None:
-        """Rows of one column of any step will be of one class."""
-        self.label[steps.rows] = self.labels + steps.body
-        self.labels += int(steps.body.max(initial=-1)) + 1
+    def mark(self, start: int, period: int, stop: int) -> None:
+        """Rows of one class of any step will be of one class."""
+        rows = self.members[self.classes.start[start] : self.classes.start[stop]]
+        self.label[rows] = self.labels + (self.classes.of[rows] - start) % period
+        self.labels += period
 
     def lined_up(self, start: int, period: int, stop: int) -> Steps | None:
         """The rows of a stretch of classes, and the operands of each step as they advance from step to step; where
