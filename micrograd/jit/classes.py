@@ -6,6 +6,7 @@ in a box is left to `layout`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,7 +139,8 @@ def cuts(graph: Graph, classes: Classes) -> Integers:
         return cut
     reader = readers(graph, classes)
     sole = sole_readers(graph, classes, reader)
-    various = np.minimum.reduceat(sole[rows], starts) != np.maximum.reduceat(sole[rows], starts)
+    various = np.diff(starts, append=len(rows)) >= SMALLEST_PIECE
+    various &= np.minimum.reduceat(sole[rows], starts) != np.maximum.reduceat(sole[rows], starts)
     for loop in classes.loops:
         various[loop.first - INPUT - 1 : loop.stop - INPUT - 1] = False
     if not various.any():
@@ -199,7 +201,7 @@ class Fusion:
     or -1; the classes fused into it; how many operands its whole expression has; whether that holds a reduction."""
 
     into: list[int]
-    parts: list[list[int]]
+    parts: defaultdict[int, list[int]]
     work: list[int]
     reduces: list[bool]
 
@@ -217,7 +219,7 @@ def fuse(graph: Graph, classes: Classes) -> Fusion:
     alone = (np.diff(classes.start) == 1).tolist()
     work = np.bincount(classes.of[edge_owners(graph)], minlength=many).tolist()
     depth, into = [1] * many, [-1] * many
-    parts: list[list[int]] = [[] for _ in range(many)]
+    parts: defaultdict[int, list[int]] = defaultdict(list)
     only_reader = dict(only_readers(graph, classes))
     for c, reader in only_reader.items():
         if is_reduction[reader] and reduces[c] or alone[c] and not reduces[c]:

@@ -10,13 +10,13 @@ may be visited in any order.
     >>> from micrograd.jit.tape import Tape
     >>> tape = Tape()
     >>> y = tape.input(0)
-    >>> for t in range(9):
+    >>> for t in range(20):
     ...     y = (y * tape.input(t + 1)).sin()
     >>> tape.outputs.append(y.index)
     >>> graph = flatten(decode(tape))
     >>> graph, (found,) = recurrences(graph, classify(graph))
     >>> found.rows.shape
-    (9, 2)
+    (20, 2)
     >>> [NAMES[graph.op[row]] for row in found.rows[0]]
     ['mul', 'sin']
 

@@ -14,15 +14,17 @@ blocks of scalar statements for what has no structure.
     y[8]: output
     y[i<8] = relu(w[5i+4] + sum_{r<4} w[5i+r]*x[r])
 
-The steps, each a function below, and each of a cost linear in the size of the tape:
+The steps, each of a cost linear in the size of the tape:
 
-1. `decode` the tape into columns, without its dead rows and its additions of 0.
-2. `flatten` chains of additions into sums of any length, of terms with coefficients.
-3. `classify`: rows of one isomorphism class are the same operation of rows of the same classes. A sum's class is the
-   set of its terms' classes, so that the ragged sums at a border stay with the others.
-4. `fuse` a class into the only one that reads it.
-5. For each class left, find coordinates (`arrangements`) in which every operand's place is an affine map. If there are
-   none, cut the class into pieces (`pieces`); if that does not help, look places up in index tables.
+1. `graph`: decode the tape into columns, without its dead rows and its additions of 0, and flatten chains of additions
+   into sums of any length, of terms with coefficients.
+2. `classes`: rows of one isomorphism class are the same operation of rows of the same classes. A sum's class is the set
+   of its terms' classes, so that the ragged sums at a border stay with the others.
+3. `recurrence`: find steps that each wait for the one before. All of them are then of the same classes, and their nests
+   stand in a time loop.
+4. `classes` again: cut a class by who reads its pieces, and fuse it into the only one that reads it.
+5. `statement`, `boxes`, `layout`: for each class left, find coordinates in which every operand's place is an affine
+   map. If there are none, cut the class into pieces; if that does not help, look places up in index tables.
 6. What is small or has no order at all becomes scalar statements.
 """
 

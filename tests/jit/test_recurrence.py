@@ -1,0 +1,133 @@
+import random
+
+import numpy as np
+import programs
+import pytest
+
+from micrograd import ops
+from micrograd.jit.classes import classify
+from micrograd.jit.graph import decode, flatten
+from micrograd.jit.nests import Loop, interpret
+from micrograd.jit.recurrence import periodic, recurrences
+from micrograd.jit.roll import roll
+
+
+def found(tape):
+    graph = flatten(decode(tape))
+    return recurrences(graph, classify(graph))[1]
+
+
+def loops(tape):
+    return [item for item in roll(tape).items if isinstance(item, Loop)]
+
+
+def test_stretches_are_found_with_their_periods():
+    token = np.array([9, 8, *[1, 2, 3] * 10, 7, *[4, 5] * 15, 6])
+    assert list(periodic(token, np.ones(len(token), np.int64))) == [(2, 3, 32), (33, 2, 63)]
+
+
+@pytest.mark.parametrize("name", ["lotka", "rnn", "descent", "cumulative", "fibonacci", "stencil"])
+def test_every_step_reads_what_the_one_before_left(name):
+    graph = flatten(decode(programs.ALL[name](**({"steps": 8} if name == "stencil" else {}))))
+    graph, recurrences_found = recurrences(graph, classify(graph))
+    assert recurrences_found
+    for recurrence in recurrences_found:
+        operands = [set(graph.operand[graph.start[row] : graph.start[row + 1]]) for row in recurrence.rows.flat]
+        width = recurrence.rows.shape[1]
+        for t in range(1, len(recurrence.rows)):
+            before = set(recurrence.rows[t - 1])
+            assert any(before & read for read in operands[t * width : (t + 1) * width])
+        copies = recurrence.initial[recurrence.initial >= 0]
+        assert any(set(copies) & read for read in operands[:width])
+        assert not set(copies) & set().union(*operands[2 * width :])
+
+
+def test_what_waits_for_nothing_is_in_no_loop():
+    p = programs.Program()
+    x, y = p.x(30), p.x(30)
+    assert found(p.give([a * b for a, b in zip(x, y)])) == []
+
+
+def test_what_no_later_step_waits_for_is_in_no_loop():
+    """The sums are a recurrence, their sines are not."""
+    p = programs.Program()
+    total, out = p.x(), []
+    for v in p.x(40):
+        total = total * v
+        out.append(total.sin())
+    tape = p.give(out)
+    (recurrence,) = found(tape)
+    assert recurrence.rows.shape == (40, 1)
+    assert str(roll(tape)).splitlines()[-1] == "y[i<40] = sin(v0[i+1])"
+
+
+def test_numbers_that_change_from_step_to_step_stand_in_a_table():
+    p = programs.Program()
+    x = p.x()
+    for t in range(30):
+        x = (x * (0.1 * t + 0.5)).sin()
+    assert str(roll(p.give(x))).splitlines()[-3:-1] == ["for t<30:", "    v0[t+1] = sin(c0[t]*v0[t])"]
+
+
+def test_a_step_that_differs_ends_a_loop():
+    p = programs.Program()
+    x = p.x()
+    for t in range(60):
+        x = ops.tanh(x) if t == 25 else (x * p.w()).sin()
+    assert [loop.extent for loop in loops(p.give(x))] == [25, 34]
+
+
+def test_few_steps_are_no_loop():
+    p = programs.Program()
+    rows = p.x(20)
+    for _ in range(3):
+        rows = [(v * v).sin() for v in rows]
+    assert loops(p.give(rows)) == []
+
+
+def test_vectors_with_steps_of_two_kinds_in_turn():
+    p = programs.Program()
+    rows, w = p.x(16), p.w(16)
+    for t in range(20):
+        rows = [a * b if t % 2 else (a + b).sin() for a, b in zip(rows, w)]
+    (loop,) = loops(p.give(rows))
+    assert (loop.extent, len(loop.items)) in [(10, 1), (10, 2)]
+
+
+def test_recurrences_side_by_side_that_take_different_numbers_of_operations():
+    p = programs.Program()
+    a, b, w = p.x(8), p.x(8), p.w(8)
+    for _ in range(12):
+        a = [(v * u).sin() for v, u in zip(a, w)]
+        b = [((v * u).sin() * v).exp() for v, u in zip(b, w)]
+    tape = p.give(a, b)
+    program = roll(tape)
+    rng = random.Random(0)
+    x, weights = [rng.random() for _ in range(16)], [rng.random() for _ in range(8)]
+    np.testing.assert_allclose(interpret(program, x, weights), programs.outputs_of(tape, x, weights), rtol=1e-12)
+    assert {loop.extent for loop in loops(tape)} == {12}
+
+
+def test_recurrences_that_are_alike_are_one_with_vectors():
+    p = programs.Program()
+    out = []
+    for _ in range(20):
+        x = p.x()
+        for v in p.w(30):
+            x = (x * v).sin()
+        out.append(x)
+    (loop,) = loops(p.give(out))
+    assert (loop.extent, loop.items[0].domain.extents) == (30, (20,))
+
+
+def test_many_recurrences_one_after_the_other_are_found_with_bounded_effort():
+    p = programs.Program()
+    out = []
+    for k in range(12):
+        x = p.x()
+        for v in p.w(30):
+            for _ in range(k + 1):
+                x = (x * v).sin()
+            x = x.tanh()
+        out.append(x)
+    assert 4 <= len(loops(p.give(out))) <= 12
