@@ -46,6 +46,7 @@ CANDIDATES = 12  # periods that are tried
 EFFORT = 8  # how many times each class may be looked at in all
 ROWS_PER_ORDER = 8  # to put a class of one step into an order costs as much as about so many rows
 TURNS = 4  # places where steps may begin that are tried
+ALIKE = 4  # how deep rows outside of the steps are compared
 NARROW = 4  # columns of a class of single numbers
 
 
@@ -650,6 +651,17 @@ class Search:
                     found[here[e]] = int(graph.operand[graph.start[row] + steps.slot[e]])
         return np.array(found)
 
+    def alike(self, a: int, b: int, depth: int) -> bool:
+        """Whether two rows will be of one class, as far as looking at what they are made of can tell."""
+        if self.label[a] == self.label[b]:
+            return True
+        graph = self.graph
+        if not depth or graph.op[a] != graph.op[b] or graph.op[a] == POW:
+            return False
+        of_a = graph.operand[graph.start[a] : graph.start[a + 1]].tolist()
+        of_b = graph.operand[graph.start[b] : graph.start[b + 1]].tolist()
+        return len(of_a) == len(of_b) <= 2 * ALIKE and all(self.alike(x, y, depth - 1) for x, y in zip(of_a, of_b))
+
     def earlier(self, steps: Steps) -> Steps | None:
         """With one step more, made of these rows, if they have the operands that they should have."""
         graph, rows = self.graph, self.makers(steps)
@@ -666,7 +678,11 @@ class Search:
                 return None
         outside, following = operand[~inside], steps.operand[0, ~inside]
         fixed = following == steps.operand[1, ~inside]
-        if (self.label[outside] != self.label[following]).any() or (outside != following)[fixed].any():
+        if (outside != following)[fixed].any():
+            return None
+        other = self.label[outside] != self.label[following]
+        pairs = np.unique(np.stack([outside[other], following[other]], 1), axis=0)
+        if not all(self.alike(row, next_row, ALIKE) for row, next_row in pairs.tolist()):
             return None
         found = replace(
             steps, rows=np.concatenate([rows[None], steps.rows]), operand=np.concatenate([operand[None], steps.operand])
