@@ -47,6 +47,9 @@ EFFORT = 8  # how many times each class may be looked at in all
 ROWS_PER_ORDER = 8  # to put a class of one step into an order costs as much as about so many rows
 TURNS = 4  # places where steps may begin that are tried
 ALIKE = 4  # how deep rows outside of the steps are compared
+ROUNDS = 32  # of taking away what is in no cycle
+FEW_NESTS = 32  # for wide vectors, so few are not worth a loop
+WIDE = 256  # numbers that a wide vector has
 NARROW = 4  # columns of a class of single numbers
 
 
@@ -257,14 +260,23 @@ def upstream(graph: Graph, rows: Integers, first: int) -> Bools:
 def cycle(steps: Steps) -> Bools:
     """The columns that wait for an earlier step and that a later step waits for."""
     width = steps.rows.shape[1]
-    edges = np.flatnonzero(steps.column >= 0)
-    reader, writer = steps.owner[edges].tolist(), steps.column[edges].tolist()
+    edges = steps.column >= 0
+    reader, writer = steps.owner[edges], steps.column[edges]
+    kept_columns: Bools = np.ones(width, bool)
+    for _ in range(ROUNDS):  # which are enough, but for long chains
+        both = np.zeros((2, width), bool)
+        both[0, reader], both[1, writer] = True, True
+        kept_columns = both[0] & both[1]
+        inside = kept_columns[reader] & kept_columns[writer]
+        if inside.all():
+            return kept_columns
+        reader, writer = reader[inside], writer[inside]
     reads: list[list[int]] = [[] for _ in range(width)]
     read_by: list[list[int]] = [[] for _ in range(width)]
-    for r, w in zip(reader, writer):
+    for r, w in zip(reader.tolist(), writer.tolist()):
         reads[r].append(w)
         read_by[w].append(r)
-    kept = [True] * width
+    kept = kept_columns.tolist()
     for back, forth in ((reads, read_by), (read_by, reads)):
         # take away what has nothing left to wait for, in one direction and then in the other
         waits = [sum([kept[q] for q in back[c]]) for c in range(width)]
@@ -515,6 +527,8 @@ class Search:
         whole = self.lined_up(start, period, stop)
         if whole is None:
             return None
+        if len(whole) * period <= FEW_NESTS and len(whole.body) >= WIDE * period:
+            return None  # whose nests run faster one by one, each in a way of its own
         self.mark(start, period, stop)
         best: Steps | None = None
         for turn in self.turns(whole, period):

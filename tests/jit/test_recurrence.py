@@ -28,7 +28,7 @@ def test_stretches_are_found_with_their_periods():
 
 @pytest.mark.parametrize("name", ["lotka", "rnn", "descent", "cumulative", "fibonacci", "stencil"])
 def test_every_step_reads_what_the_one_before_left(name):
-    graph = flatten(decode(programs.ALL[name](**({"steps": 8} if name == "stencil" else {}))))
+    graph = flatten(decode(programs.ALL[name](**({"n": 8, "steps": 8} if name == "stencil" else {}))))
     graph, recurrences_found = recurrences(graph, classify(graph))
     assert recurrences_found
     for recurrence in recurrences_found:
@@ -131,3 +131,9 @@ def test_many_recurrences_one_after_the_other_are_found_with_bounded_effort():
             x = x.tanh()
         out.append(x)
     assert 4 <= len(loops(p.give(out))) <= 12
+
+
+def test_few_steps_with_wide_vectors_are_no_loop():
+    """A network with layers of one width; one row of it is narrow, and a loop."""
+    assert loops(programs.dense(rows=16, nin=16, nouts=(16,) * 8)) == []
+    assert [loop.extent for loop in loops(programs.dense(rows=1, nin=8, nouts=(8,) * 8))] == [7]
