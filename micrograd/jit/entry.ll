@@ -272,15 +272,34 @@ define internal void @take_elements(ptr %walk, ptr %data, i64 %stride, i64 %n, i
   %is_f64 = icmp eq i64 %descr, $float64
   %is_dense = icmp eq i64 %stride, 8
   %is_row = and i1 %is_f64, %is_dense
-  br i1 %is_row, label %row, label %next
-row:
   %to = get ptr %walk.number
   %single = get i64 %walk.single
+  br i1 %is_row, label %row, label %look_at_f32
+row:
   %after = call ptr @narrow(ptr %to, ptr %data, i64 %n, i64 %single)
   put ptr %after, %walk.number
   ret void
+look_at_f32:
+  %is_f32 = icmp eq i64 %descr, $float32
+  %is_dense_f32 = icmp eq i64 %stride, 4
+  %is_row_f32 = and i1 %is_f32, %is_dense_f32
+  br i1 %is_row_f32, label %row_f32, label %next
+row_f32:
+  %bytes = shl i64 %n, 2
+  %is_single = icmp ne i64 %single, 0
+  br i1 %is_single, label %copy_f32, label %widen_f32
+copy_f32:
+  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %data, i64 %bytes, i1 false)
+  %after_f32 = getelementptr i8, ptr %to, i64 %bytes
+  put ptr %after_f32, %walk.number
+  ret void
+widen_f32:
+  call void @widen(ptr %to, ptr %data, i64 %n, i64 1)
+  %after_f64 = getelementptr double, ptr %to, i64 %n
+  put ptr %after_f64, %walk.number
+  ret void
 next:
-  %i = phi i64 [0, %0], [%i.1, %element]
+  %i = phi i64 [0, %look_at_f32], [%i.1, %element]
   %more = icmp slt i64 %i, %n
   br i1 %more, label %look, label %done
 look:
