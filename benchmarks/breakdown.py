@@ -46,7 +46,7 @@ def main() -> None:
         table = Table("item", "cycles", "share", title=f"{sys.argv[1]} {case}: {duration(per_call)} a call")
         for name, cycles in zip(items, least):
             table.add_row(name, f"{cycles:,}", f"{100 * cycles / sum(least):.1f} %")
-        Console(width=180).print(table, f"{sum(least):,} cycles")
+        Console(width=150).print(table, f"{sum(least):,} cycles")
 
 
 def last_beginning(names: list[str]) -> int:
@@ -96,7 +96,7 @@ def described(item: Any) -> str:
 
     kind = type(item).__name__
     if kind == "Group":
-        return f"{shape(item)}: " + "; ".join(nest_text(nest)[:110] for nest in item.nests)
+        return f"{shape(item)}: " + "; ".join(nest_text(nest)[:80] for nest in item.nests)
     if kind == "Pack":
         return f"copy of {item.source.array} {item.extents}"
     if kind == "Steps":

@@ -1,5 +1,7 @@
 """A training step on 100 points of two moons, as the demo does it: forward, backward, update, from Python."""
 
+from functools import partial
+
 from peers import dense_flops
 from timing import OURS, Timed, Workload, compiled_within, faster, first, within
 
@@ -121,7 +123,7 @@ def jax_loop():
 
     step = jax_step(jax_loss)
 
-    @jax.jit
+    @partial(jax.jit, static_argnums=4)
     def steps(parameters, X, y, lr, times):
         state = parameters, jax.numpy.float32(0)
         return jax.lax.fori_loop(0, times, lambda _, state: step(state[0], X, y, lr), state)
