@@ -119,13 +119,17 @@ class Program:
         """The loop nests and, if there are any, their schedule; nothing of a tape that is too short to be searched."""
         if not self.trace.in_memory or len(self.trace.tape) <= STRAIGHT:
             return None, None
+        from micrograd.jit.explain import operations
         from micrograd.jit.nests import Block
         from micrograd.jit.roll import roll
         from micrograd.jit.schedule import Target, schedule
 
         loops = self._timed("roll", lambda: roll(self.trace.tape))
+        scalars = sum(len(item.ops) for item in loops.items if isinstance(item, Block))
         if all(isinstance(item, Block) for item in loops.items):
             return loops, None
+        if scalars > lower.LARGE and 2 * scalars > operations(loops):
+            return loops, None  # a long straight line with a few loops in it compiles in linear time as a whole only
         bits, registers = lower.vector_registers()
         target = Target(self.dtype, bits // (32 if self.dtype == "f32" else 64), registers)
         return loops, self._timed("schedule", lambda: schedule(loops, target))

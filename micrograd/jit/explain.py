@@ -63,6 +63,8 @@ def explanation(
 def reason(program: Program | None) -> str:
     if program is None:
         return "it is too short to be searched for loops."
+    if not all(isinstance(item, Block) for item in program.items):
+        return "the loops in it are less than half of the work."
     return "no operation is repeated often and regularly enough to make a loop."
 
 
