@@ -49,6 +49,7 @@ class Bounded:
     __slots__ = ("number", "error", "signed", "truth")
 
     def __init__(self, number, error=None, signed=True, truth=False):
+        signed = signed and not isinstance(number, int)  # the int 0 has no sign that eager execution could change
         self.number = number = float(number)
         if error is None:  # a leaf: what it loses when it is narrowed
             error = 0.0 if representable(number) else abs(number)

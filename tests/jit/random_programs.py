@@ -10,6 +10,7 @@ A tame case keeps its numbers of moderate size and inside the domains of the fun
 has infinities, nans, zeros of both signs, huge and tiny numbers among its own.
 """
 
+import math
 import random
 from dataclasses import dataclass, field
 
@@ -573,7 +574,7 @@ def stencil(b):
     x = b.vector()
     (n,) = x.shape
     k = b.scalar()
-    steps = b.draw(st.integers(1, 3))
+    steps = b.choose((1, 1, 2, 3, 5, 12))
     if 6 * n * steps + b.cost > b.budget:
         return
     style = b.choose(("inside", "zero", "clamp", "periodic", "reflect"))
@@ -598,7 +599,13 @@ def stencil(b):
             if n > 1
             else f"    {u} = [{k.text} * p for p in {u}]"
         )
-    b.made(u, (n,), size * (1 + 4 * k.size) ** steps, False if n <= 2 or style == "inside" else value, 6 * n * steps)
+    b.made(
+        u,
+        (n,),
+        size * min(1e6, (1 + 4 * k.size) ** steps),
+        False if n <= 2 or style == "inside" else value,
+        6 * n * steps,
+    )
 
 
 def stencil2d(b):
@@ -843,6 +850,104 @@ def indexing_of_matrix(b):
     b.let("m" if len(shape) == 2 else "v", text, shape, x.size, x.value)
 
 
+def affine(b):
+    """A nest of loops whose operands are found by affine maps, inside a condition or not: any contraction there is."""
+    outer, inner = b.draw(st.integers(1, 2)), b.draw(st.integers(0, 2))
+    names = ("i", "j")[:outer] + ("r", "s")[:inner]
+    room = max(1, b.budget - b.cost) // 4
+    extents = []
+    for _ in names:
+        extents.append(b.size(min(24, max(1, room // max(1, math.prod(extents))))))
+    points = math.prod(extents)
+    operands = []
+    for _ in range(b.draw(st.integers(1, 3))):
+        strides = [b.choose((0, 1, 1, 1, -1, 2, 3, -2, extents[-1], extents[0])) for _ in names]
+        reach = [stride * (extent - 1) for stride, extent in zip(strides, extents)]
+        least, size = sum(min(x, 0) for x in reach), sum(abs(x) for x in reach) + 1
+        size += b.draw(st.integers(0, 3))
+        terms = [f"{k} * {name}" for k, name in zip(strides, names) if k] + [
+            str(b.draw(st.integers(-least, size - 1 - sum(max(x, 0) for x in reach))))
+        ]
+        place = " + ".join(terms)
+        if size > 100:
+            size = b.size(30)
+            place = f"({place}) % {size}"
+        operands.append(item(b.any((size,)), place))
+    f, size, value = b.formula(operands, b.choose((0, 1, 1, 2)))
+    if len(operands) > 1 and b.chance(40):
+        f, size = " * ".join(v.text for v in operands), math.prod(v.size for v in operands)
+        value = any(v.value for v in operands)
+    conditions = [
+        f"{names[-1]} <= {names[0]}",
+        f"{names[0]} != {names[-1]}",
+        f"{names[0]} + {names[-1]} < {extents[0]}",
+    ]
+    conditions += [f"{names[0]} <= {names[-1]} < {names[0]} + 3", f"({names[0]} + {names[-1]}) % 2", f"{names[-1]} > 1"]
+    if inner:
+        loops = " ".join(f"for {name} in range({n})" for name, n in zip(names[outer:], extents[outer:]))
+        condition = b.choose(("", "", *(f" if {c}" for c in conditions)))
+        f, size, value = f"sum({f} {loops}{condition})", math.prod(extents[outer:]) * size, value and not condition
+    elif b.chance(25):
+        f, size, value = f"({f} if {b.choose(conditions)} else 0.5)", max(size, 0.5), False
+    shape = tuple(extents[:outer])
+    for name, n in zip(names[outer - 1 :: -1], shape[::-1]):
+        f = f"[{f} for {name} in range({n})]"
+    b.let("m" if outer == 2 else "v", f, shape, size, value, 2 * points)
+
+
+def second_order(b):
+    """A recurrence that looks two steps back, or at all of a list of states."""
+    x = b.vector()
+    (n,) = x.shape
+    a, c = b.scalar(), b.scalar()
+    if 8 * n + b.cost > b.budget:
+        return
+    out = b.name("v")
+    style = b.choose(("two", "momentum", "every other", "longer"))
+    b.say(f"{out} = [{a.text} * 1.0, {x.text}[0] * 1.0]")
+    if style == "two":
+        b.say(f"for p in {x.text}:", f"    {out}.append(ops.tanh({out}[-1] * {c.text} - 0.5 * {out}[-2] + p))")
+    elif style == "momentum":
+        b.say(
+            "u = 0.0",
+            f"for p in {x.text}:",
+            f"    u = 0.9 * u + 0.1 * p * {out}[-1]",
+            f"    {out}.append(ops.tanh({out}[-1] - 0.3 * u))",
+        )
+    elif style == "every other":
+        b.say(
+            f"for i, p in enumerate({x.text}):",
+            f"    {out}.append(ops.sin({out}[-2] + p) if i % 2 else ops.tanh({out}[-1] * {c.text}))",
+        )
+    else:
+        b.say(f"for i in range({n}):", f"    {out}.append(ops.tanh(sum({out}[-3:]) * 0.4 + {x.text}[i] * {c.text}))")
+    b.made(out, (n + 2,), max(1.0, x.size, a.size), False, 8 * n)
+
+
+def gated_network(b):
+    """A GRU: three layers a step."""
+    n = b.draw(st.integers(1, 6))
+    x = b.vector(limit=12)
+    (steps,) = x.shape
+    if 9 * n * n * steps + b.cost > b.budget:
+        return
+    w, u, v, c = (b.parameter((n, n)) for _ in range(3)), b.parameter((n,)), b.parameter((n,)), b.parameter((n,))
+    w, wr, wh = w
+    h = b.name("v")
+    b.say(f"{h} = [0.0] * {n}", f"for p in {x.text}:")
+    b.say(
+        f"    z = [ops.sigmoid(sum(a * q for a, q in zip(row, {h})) + {u.text}[i] * p) for i, row in enumerate({w.text})]"
+    )
+    b.say(
+        f"    r = [ops.sigmoid(sum(a * q for a, q in zip(row, {h})) + {v.text}[i] * p) for i, row in enumerate({wr.text})]"
+    )
+    b.say(
+        f"    g = [ops.tanh(sum(a * q * k for a, q, k in zip(row, {h}, r)) + {c.text}[i] * p) for i, row in enumerate({wh.text})]"
+    )
+    b.say(f"    {h} = [(1 - a) * q + a * k for a, q, k in zip(z, {h}, g)]")
+    b.made(h, (n,), 1.0, True, 9 * n * n * steps)
+
+
 def scalars(b):
     """Straight-line code."""
     leaves = [b.scalar() for _ in range(b.draw(st.integers(1, 3)))]
@@ -918,6 +1023,7 @@ PIECES = (
     *(elementwise, elementwise, elementwise_matrix, dense, dense, dense_rows, matmul, reduction, reduction),
     *(reduction_of_matrix, pairs, stencil, stencil2d, convolution, convolution2d, recurrence, recurrent_network),
     *(cumulative, indexing, indexing, indexing_of_matrix, scalars, attention, network, whole_arrays),
+    *(affine, affine, affine, affine, second_order, gated_network),
 )
 
 
@@ -1132,7 +1238,7 @@ def cases(draw, wild=False, budget=None):
     budget = budget or draw(st.sampled_from((60, 200, 200, 600)))
     b = Builder(draw, wild, budget)
     flag = b.chance(10)
-    repeats = b.choose((1, 1, 1, 1, 2, 3))
+    repeats = b.choose((1, 1, 1, 1, 1, 2, 3, 5))
     inner = b.indent = "    " if repeats > 1 else ""
     pieces = draw(st.lists(st.sampled_from(PIECES), min_size=1, max_size=5))
     for piece in pieces:
