@@ -29,6 +29,7 @@ import itertools
 import math
 import re
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -221,11 +222,20 @@ class Machine:
         return result
 
 
-@cache
+making = threading.RLock()
+made: list[Machine] = []
+
+
 def machine() -> Machine | None:
     """The entry, compiled when it is first asked for; None where it does not suit this Python."""
-    offsets = layout()
-    return Machine(offsets, array_layout()) if offsets is not None else None
+    if not made:
+        offsets = layout()
+        if offsets is None:
+            return None
+        with making:  # of two threads that come first, one compiles
+            if not made:
+                made.append(Machine(offsets, array_layout()))
+    return made[0]
 
 
 def llvm_ir(text: str, offset_of: Callable[[str, str], int], constants: dict[str, int]) -> str:
@@ -447,8 +457,9 @@ class Native:
             x, w = (aligned(self.type, size) for size in (trace.inputs, len(trace.live)))
             x[:] = numbers
             w[:] = [live_number(v, name) for v, name in trace.live]
+            t = aligned(self.type, self.temporaries)  # in a name of its own: it has to live until main is done
             main = ctypes.CFUNCTYPE(None, *[Pointer] * 4)(self.code.address("main"))
-            main(*map(ctypes.addressof, (x, w, y, aligned(self.type, self.temporaries))))
+            main(*map(ctypes.addressof, (x, w, y, t)))
         else:
             y[0] = ctypes.CFUNCTYPE(self.type)(self.code.address("main"))()
         results = list(y)
