@@ -42,6 +42,7 @@ T = TypeVar("T")
 __all__ = ["STAGES", "CompiledFunction", "CompiledModule", "CompiledValue", "TraceError", "jit"]
 
 STRAIGHT = 100  # rows of a tape: a shorter one is not searched for loops
+LONG_WORK = 200_000  # cycles: other threads may go on during a call that takes more, some 50 us
 STAGES = ("tape", "loops", "mlir", "llvm-dialect", "llvm", "asm")
 
 
@@ -107,7 +108,7 @@ class Program:
         module = self._timed("lower", lambda: lower.lowered(self.mlir))
         size = len(trace.tape) if self.schedule is None else 0
         self.code = self._timed("generate", lambda: lower.MachineCode(module, size))
-        self.native = native.Native(self.code, trace, dtype, emitted.temporaries)
+        self.native = native.Native(self.code, trace, dtype, emitted.temporaries, self._cycles() > LONG_WORK)
 
     def _timed(self, stage: str, work: Callable[[], T]) -> T:
         start = time.perf_counter()
@@ -133,6 +134,14 @@ class Program:
         bits, registers = lower.vector_registers()
         target = Target(self.dtype, bits // (32 if self.dtype == "f32" else 64), registers)
         return loops, self._timed("schedule", lambda: schedule(loops, target))
+
+    def _cycles(self) -> float:
+        """A rough number of cycles that a call takes."""
+        if self.schedule is None:
+            return len(self.trace.tape)
+        from micrograd.jit.schedule import cycles
+
+        return cycles(self.schedule)
 
     def _emit(self) -> Emitted:
         if self.schedule is None:

@@ -836,6 +836,23 @@ def nest_of(group: Group, array: str) -> Access | None:
     return found[0] if len(found) == 1 else None
 
 
+def cycles(plan: Schedule) -> float:
+    """A rough number of cycles that a call takes."""
+
+    def of(items: Sequence[Item]) -> float:
+        total = 0.0
+        for item in items:
+            if isinstance(item, Group):
+                total += cost(item, plan.target)
+            elif isinstance(item, Steps):
+                total += item.extent * of(item.items)
+            else:
+                total += len(item.ops) if isinstance(item, Block) else math.prod(item.extents)
+        return total
+
+    return of(plan.items)
+
+
 def schedule(program: Program, target: Target) -> Schedule:
     """How the nests of a program are calculated on this processor."""
     return Scheduler(program, target).run()
