@@ -25,6 +25,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from micrograd.jit.inline import constants_first, inlined
 from micrograd.jit.nests import (
     Access,
     AffineMap,
@@ -668,7 +669,7 @@ class Scheduler:
 
     def run(self) -> Schedule:
         items = [expanded(item, self.arrays) for item in self.program.items]
-        items = accumulated(items, self.arrays)
+        items = inlined(constants_first(accumulated(items, self.arrays)), self.arrays)
         self.sizes = {name: array.size for name, array in self.arrays.items()}
         items = [part for item in items for part in (chopped(item) if isinstance(item, Block) else [item])]
         scheduled, _ = self.items(items, 0, frozenset())

@@ -563,8 +563,9 @@ def test_the_interpreter_may_end_while_threads_are_in_compiled_code(rounds):
 import threading, time
 from micrograd import ops
 from micrograd.engine import Value
-from micrograd.jit import jit, Program, native
-Program.__init__.__globals__["native"].Native.__init__.__defaults__ = (0, True)  # all work is long work
+import micrograd.jit
+from micrograd.jit import jit
+micrograd.jit.LONG_WORK = -1  # all work is long work
 w = [Value(i / 100) for i in range(100)]
 def chain(x):
     for _ in range(20):

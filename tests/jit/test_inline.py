@@ -1,0 +1,42 @@
+import numpy as np
+import programs
+
+from micrograd.jit.inline import constants_first, inlined
+from micrograd.jit.nests import Access, AffineMap, Apply, Array, Constant, Domain, Nest, Program, check, interpret
+from micrograd.jit.roll import roll
+
+
+def test_what_takes_one_operation_is_calculated_where_it_is_read():
+    program = roll(programs.lennard_jones())
+    changed = Program(dict(program.arrays), inlined(constants_first(program.items), program.arrays))
+    assert len(changed.items) < len(program.items)
+    check(changed)
+    x = np.random.default_rng(0).uniform(0, 3, program.arrays["x"].size)
+    assert (interpret(changed, x, []) == interpret(program, x, [])).all()
+
+
+def test_all_programs_calculate_the_same_afterwards():
+    for name, make in programs.ALL.items():
+        program = roll(make(**({"n": 300} if name == "dag" else {"rows": 9} if name in ("moons", "digits") else {})))
+        changed = Program(dict(program.arrays), inlined(constants_first(program.items), program.arrays))
+        check(changed)
+        inputs, weights = (
+            np.random.default_rng(1).uniform(0.1, 1, program.arrays[k].size) if k in program.arrays else []
+            for k in ("x", "w")
+        )
+        before, after = interpret(program, inputs, weights), interpret(changed, inputs, weights)
+        assert np.array_equal(before, after, equal_nan=True), name
+
+
+def test_what_a_sum_reads_again_and_again_stays_in_memory():
+    program = roll(programs.digits(rows=8))
+    assert len(inlined(program.items, program.arrays)) > len(program.items) // 2
+
+
+def test_statements_that_read_nothing_come_first():
+    arrays = [Array("x", "input", 8), Array("v", "temporary", 1), Array("y", "output", 8)]
+    at = AffineMap(0, (1,))
+    one = Nest(Domain(), Access("v", AffineMap(0)), Constant(1.0))
+    add = Nest(Domain((8,)), Access("y", at), Apply("add", (Access("x", at), Constant(2.0))))
+    assert constants_first([add, one]) == [one, add]
+    assert arrays

@@ -1,0 +1,74 @@
+import ctypes
+import functools
+
+import numpy as np
+import programs
+import pytest
+
+from micrograd.jit import lower, vector
+from micrograd.jit.nests import interpret
+from micrograd.jit.roll import roll
+from micrograd.jit.schedule import Target, schedule
+
+SMALLER = {"moons": {"rows": 37}, "digits": {"rows": 5, "nin": 17, "nouts": (11, 10)}, "dag": {"n": 300}}
+KINDS = {"f32": np.float32, "f64": np.float64}
+
+
+@functools.cache
+def nests_of(name):
+    return roll(programs.ALL[name](**SMALLER.get(name, {})))
+
+
+def run(program, target, canary=12345.0):
+    """The outputs of machine code, and of the interpreter; what lies around the buffers must stay as it is."""
+    emitted = vector.emit(schedule(program, target))
+    code = lower.MachineCode(lower.lowered(emitted.mlir), size=0)
+    kind, generator = KINDS[target.element], np.random.default_rng(0)
+    sizes = {name: program.arrays[name].size if name in program.arrays else 0 for name in ("x", "w", "y")}
+    buffers = [np.full(size + 64, canary, kind) for size in (*sizes.values(), emitted.temporaries)]
+    x, w = (buffer[32 : 32 + size] for buffer, size in zip(buffers, (sizes["x"], sizes["w"])))
+    x[:], w[:] = generator.uniform(0.1, 1, len(x)), generator.uniform(-0.5, 0.5, len(w))
+    x[-1:] = 0.01  # a learning rate, where there is one: training that diverges makes much of every rounding
+    given = x.copy(), w.copy()
+    addresses = [buffer.ctypes.data + 32 * buffer.itemsize for buffer in buffers]
+    buffers[3][32:-32] = np.nan  # nothing is read before it is written
+    ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)(code.address("main"))(*addresses)
+    for buffer in buffers:
+        assert (buffer[:32] == canary).all()
+        assert (buffer[-32:] == canary).all()
+    assert (x == given[0]).all()
+    assert (w == given[1]).all()
+    return buffers[2][32:-32], interpret(program, x.astype(np.float64), w.astype(np.float64))
+
+
+@pytest.mark.parametrize(
+    "target", [Target("f64", 8, 32), Target("f64", 4, 16), Target("f64", 2, 32), Target("f32", 16, 32)], ids=str
+)
+@pytest.mark.parametrize("name", programs.ALL)
+def test_machine_code_agrees_with_the_interpreter_and_keeps_to_its_buffers(name, target):
+    y, expected = run(nests_of(name), target)
+    scale = np.maximum(1, np.abs(expected))
+    assert np.isfinite(y).all()
+    assert (np.abs(y - expected) / scale).max() < (1e-9 if target.element == "f64" else 2e-2)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33])
+@pytest.mark.parametrize("width", [1, 3, 8, 17])
+def test_remainders_of_every_size_are_calculated(rows, width):
+    y, expected = run(roll(programs.dense(rows=rows, nouts=(width, 5), nin=width)), Target("f64", 8, 32))
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_long_program_becomes_several_functions(monkeypatch):
+    monkeypatch.setattr(vector, "LONG", 50)
+    program = nests_of("moons")
+    assert vector.emit(schedule(program, Target("f64", 8, 32))).mlir.count("func.func") > 5
+    y, expected = run(program, Target("f64", 8, 32))
+    np.testing.assert_allclose(y, expected, rtol=1e-11, atol=1e-12)
+
+
+def test_the_module_is_made_of_loops_and_vectors():
+    text = vector.emit(schedule(nests_of("digits"), Target("f32", 16, 32))).mlir
+    assert "scf.for" in text
+    assert "math.fma" in text
+    assert "vector<16xf32>" in text
