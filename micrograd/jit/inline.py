@@ -1,4 +1,4 @@
-"""Inlining: what takes a single operation is calculated again where it is read, rather than kept in memory.
+"""Inlining: what takes a few quick operations is calculated again where it is read, rather than kept in memory.
 
 What comes in: the items of a `nests.Program`. What goes out: the same calculation without the nests whose every reader
 can do their work by the way.
@@ -9,13 +9,30 @@ can do their work by the way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
-from micrograd.jit.nests import Access, AffineMap, Apply, Array, Block, Constant, Domain, Expression, Loop, Nest
+from micrograd.jit.nests import (
+    Access,
+    AffineMap,
+    Apply,
+    Array,
+    Block,
+    Expression,
+    Integers,
+    Loop,
+    Nest,
+    Sum,
+    changed,
+    points,
+)
 from micrograd.jit.sequential import accesses, names_written, sums
 
 CHEAP = ("add", "sub", "mul", "neg")
+OPERATIONS = 3  # in what is calculated again, at most
 READERS = 3  # nests that calculate something again, at most
+AGAIN = 2.5  # times, at most, that one with sums may calculate each number
+LARGEST = 100_000  # points of a nest that is looked at
 
 Item = Nest | Block | Loop
 
@@ -45,7 +62,7 @@ def inlined(items: Sequence[Item], arrays: Mapping[str, Array]) -> list[Item]:
         own = readers.get(name, [])
         if arrays[name].kind != "temporary" or writers[name] != [k] or not 0 < len(own) <= READERS:
             continue
-        replaced = [substituted(result[j], maker) for j in own]
+        replaced = [substituted(result[j], maker, arrays) for j in own]
         if all(nest is not None for nest in replaced):
             for j, nest in zip(own, replaced):
                 result[j] = nest
@@ -67,72 +84,83 @@ def names_read(item: Item) -> list[str]:
 
 
 def is_cheap(nest: Nest) -> bool:
-    """Whether a nest with dimensions makes each number by one quick operation on what it finds by affine maps."""
-    body, extents = nest.body, nest.domain.extents
+    """Whether a nest with dimensions makes each number by a few quick operations on what it finds by affine maps."""
+    extents, reads = nest.domain.extents, list(accesses(nest.body))
     return (
         bool(extents)
         and nest.destination.gather is None
-        and isinstance(body, Apply)
-        and body.op in CHEAP
-        and all(isinstance(x, Constant) or isinstance(x, Access) and x.gather is None for x in body.operands)
+        and isinstance(nest.body, Apply)
+        and 0 < operations(nest.body) <= OPERATIONS
+        and len(reads) <= OPERATIONS
+        and all(access.gather is None for access in reads)
         and all(n > 1 for n in extents)
         and len(set(nest.destination.map.strides)) == len(extents)
         and all(stride > 0 for stride in nest.destination.map.strides)
     )
 
 
-def substituted(item: Item | None, maker: Nest) -> Nest | None:
-    """A nest that does the maker's work itself; None if it can't, or had to do it again for each term of a sum."""
+def operations(x: Expression) -> int:
+    """How many operations an expression has; more than are allowed if there are others than quick ones."""
+    if isinstance(x, Apply):
+        own = 1 if x.op in CHEAP else OPERATIONS + 1
+        return own + sum(operations(operand) for operand in x.operands)
+    return OPERATIONS + 1 if isinstance(x, Sum) else 0
+
+
+def substituted(item: Item | None, maker: Nest, arrays: Mapping[str, Array]) -> Nest | None:
+    """A nest that does the maker's work itself; None if it can't, or had to do it again and again."""
     if not isinstance(item, Nest):
         return None
-    name = maker.destination.array
-    if any(access.array == name for reduction in sums(item.body) for access in accesses(reduction)):
-        return None
+    name, tables = maker.destination.array, {n: a.values for n, a in arrays.items() if a.values is not None}
     failed = False
+    reads = 0
 
-    def change(x: Expression) -> Expression:
-        nonlocal failed
+    def change(x: Expression, extents: tuple[int, ...], at: Callable[[], list[Integers]]) -> Expression:
+        nonlocal failed, reads
         if isinstance(x, Apply):
-            return Apply(x.op, tuple(change(operand) for operand in x.operands))
+            return Apply(x.op, tuple(change(operand, extents, at) for operand in x.operands))
+        if isinstance(x, Sum):
+
+            def inside(x: Sum = x) -> list[Integers]:
+                return points(x.domain, at(), tables)[0]
+
+            return Sum(x.domain, change(x.body, extents + x.domain.extents, inside))
         if isinstance(x, Access) and x.array == name:
-            made = body_at(maker, x, item.domain)
+            reads += math.prod(extents)
+            made = body_at(maker, x, at) if math.prod(extents) <= LARGEST else None
             failed = failed or made is None
             return x if made is None else made
         return x
 
-    body = change(item.body)
-    return None if failed else Nest(item.domain, item.destination, body)
+    body = change(item.body, item.domain.extents, lambda: points(item.domain, arrays=tables)[0])
+    again = reads > AGAIN * maker.domain.size and next(sums(item.body), None) is not None
+    return None if failed or again else Nest(item.domain, item.destination, body)
 
 
-def body_at(maker: Nest, access: Access, domain: Domain) -> Expression | None:
-    """The body of the maker for the element that an access reads; None where coordinates do not simply match."""
+def body_at(maker: Nest, access: Access, at: Callable[[], list[Integers]]) -> Expression | None:
+    """The body of the maker for the element that an access reads; None where its map does not tell which that is."""
     strides, extents = maker.destination.map.strides, maker.domain.extents
     if access.gather is not None:
         return None
-    source: dict[int, int] = {}  # the reader's dimension for each of the maker's
-    for c, stride in enumerate(access.map.strides):
-        if stride:
-            d = strides.index(stride) if stride in strides else -1
-            if d < 0 or d in source or domain.extents[c] > extents[d]:
-                return None
-            source[d] = c
-    rest = access.map.offset - maker.destination.map.offset
-    fixed: dict[int, int] = {}
-    for d in sorted(range(len(strides)), key=lambda d: -strides[d]):
-        if d not in source:
-            fixed[d] = min(max(rest, 0) // strides[d], extents[d] - 1)
-            rest -= fixed[d] * strides[d]
-    if rest:
+    order = sorted(range(len(strides)), key=lambda d: -strides[d])
+
+    def coordinates(n: int) -> list[int]:
+        """How a step of n in memory moves in the maker's box."""
+        steps = [0] * len(strides)
+        for d in order:
+            steps[d] = (n + strides[d] // 2) // strides[d]
+            n -= steps[d] * strides[d]
+        return steps
+
+    moves = [coordinates(stride) for stride in access.map.strides]
+    start = coordinates(access.map.offset - maker.destination.map.offset)
+    there = [AffineMap(start[d], tuple(move[d] for move in moves)) for d in range(len(strides))]
+    place = at()
+    if place and not all(((k := m.at(place)) >= 0).all() and (k < n).all() for m, n in zip(there, extents)):
         return None
 
-    def moved(x: Expression) -> Expression:
-        if not isinstance(x, Access):
-            return x
-        own = [0] * len(domain.extents)
-        for d, c in source.items():
-            own[c] += x.map.strides[d]
-        shift = sum(x.map.strides[d] * k for d, k in fixed.items())
-        return Access(x.array, AffineMap(x.map.offset + shift, tuple(own)))
+    def moved(m: AffineMap) -> AffineMap:
+        own = tuple(sum(s * move[d] for d, s in enumerate(m.strides)) for move in moves)
+        return AffineMap(m.offset + sum(s * k for s, k in zip(m.strides, start)), own)
 
-    assert isinstance(maker.body, Apply)
-    return Apply(maker.body.op, tuple(moved(x) for x in maker.body.operands))
+    return changed(maker.body, moved)

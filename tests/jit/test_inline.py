@@ -4,6 +4,7 @@ import programs
 from micrograd.jit.inline import constants_first, inlined
 from micrograd.jit.nests import Access, AffineMap, Apply, Array, Constant, Domain, Nest, Program, check, interpret
 from micrograd.jit.roll import roll
+from micrograd.jit.sequential import accesses, sums
 
 
 def test_what_takes_one_operation_is_calculated_where_it_is_read():
@@ -40,3 +41,21 @@ def test_statements_that_read_nothing_come_first():
     add = Nest(Domain((8,)), Access("y", at), Apply("add", (Access("x", at), Constant(2.0))))
     assert constants_first([add, one]) == [one, add]
     assert arrays
+
+
+def test_forces_are_calculated_in_the_sums_that_read_them_once():
+    program = roll(programs.lennard_jones())
+    changed = inlined(program.items, program.arrays)
+    last = changed[-1]
+    read = {access.array for reduction in sums(last.body) for access in accesses(reduction)}
+    assert "x" in read, "the differences of positions are taken anew"
+
+
+def test_a_map_that_goes_beyond_a_row_is_left_alone():
+    arrays = [Array("x", "input", 12), Array("v", "temporary", 12), Array("y", "output", 6)]
+    flat = AffineMap(0, (4, 1))
+    maker = Nest(Domain((3, 4)), Access("v", flat), Apply("neg", (Access("x", flat),)))
+    reader = Nest(Domain((6,)), Access("y", AffineMap(0, (1,))), Access("v", AffineMap(1, (1,))))
+    program = Program({a.name: a for a in arrays}, [maker, reader])
+    check(program)
+    assert inlined(program.items, program.arrays) == program.items
