@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from micrograd.jit.nests import (
     Access,
     AffineMap,
@@ -132,7 +134,8 @@ def substituted(item: Item | None, maker: Nest, arrays: Mapping[str, Array]) -> 
             return x if made is None else made
         return x
 
-    body = change(item.body, item.domain.extents, lambda: points(item.domain, arrays=tables)[0])
+    many = len(item.domain.extents)
+    body = change(item.body, item.domain.extents, lambda: points(item.domain, arrays=tables)[0][:many])
     again = reads > AGAIN * maker.domain.size and next(sums(item.body), None) is not None
     return None if failed or again else Nest(item.domain, item.destination, body)
 
@@ -148,15 +151,15 @@ def body_at(maker: Nest, access: Access, at: Callable[[], list[Integers]]) -> Ex
         """How a step of n in memory moves in the maker's box."""
         steps = [0] * len(strides)
         for d in order:
-            steps[d] = (n + strides[d] // 2) // strides[d]
+            steps[d] = (n + (strides[d] - 1) // 2) // strides[d]
             n -= steps[d] * strides[d]
         return steps
 
     moves = [coordinates(stride) for stride in access.map.strides]
     start = coordinates(access.map.offset - maker.destination.map.offset)
     there = [AffineMap(start[d], tuple(move[d] for move in moves)) for d in range(len(strides))]
-    place = at()
-    if place and not all(((k := m.at(place)) >= 0).all() and (k < n).all() for m, n in zip(there, extents)):
+    place = at() or [np.zeros(1, np.int64)]
+    if not all(((k := m.at(place)) >= 0).all() and (k < n).all() for m, n in zip(there, extents)):
         return None
 
     def moved(m: AffineMap) -> AffineMap:

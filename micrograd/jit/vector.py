@@ -366,11 +366,11 @@ class Function:
         values[self.key(access, at, lanes)] = x
         if not kept:
             return
+        memory, of = self.memory(access.array)
+        base = ""
+        if access.gather is not None and not gathers:
+            base = self.add(f"arith.index_cast {self.load_scalar(access.gather, at)} : i64 to index")
         if stride == 1 and not gathers:
-            memory, of = self.memory(access.array)
-            base = ""
-            if access.gather is not None:
-                base = self.add(f"arith.index_cast {self.load_scalar(access.gather, at)} : i64 to index")
             index = self.index(access.map, at, base)
             if lanes.count == lanes.width and mask is None:
                 self.line(f"vector.store {x}, {memory}[{index}] : {of}, {t}")
@@ -381,8 +381,7 @@ class Function:
         if stride == -1 and not gathers and mask is None:
             order = [max(lanes.count - 1 - q, 0) for q in range(lanes.width)]
             backwards = self.add(f"vector.shuffle {x}, {x} {order} : {t}, {t}")
-            memory, of = self.memory(access.array)
-            index = self.index(access.map, self.moved(at, k, lanes.count - 1))
+            index = self.index(access.map, self.moved(at, k, lanes.count - 1), base)
             self.store_contiguous(backwards, memory, of, index, lanes)
             return
         for q in range(lanes.count):

@@ -2,7 +2,7 @@ import numpy as np
 import programs
 
 from micrograd.jit.inline import constants_first, inlined
-from micrograd.jit.nests import Access, AffineMap, Apply, Array, Constant, Domain, Nest, Program, check, interpret
+from micrograd.jit.nests import Access, AffineMap, Apply, Array, Constant, Domain, Nest, Program, Sum, check, interpret
 from micrograd.jit.roll import roll
 from micrograd.jit.sequential import accesses, sums
 
@@ -59,3 +59,13 @@ def test_a_map_that_goes_beyond_a_row_is_left_alone():
     program = Program({a.name: a for a in arrays}, [maker, reader])
     check(program)
     assert inlined(program.items, program.arrays) == program.items
+
+
+def test_a_sum_over_rows_that_run_on_is_left_alone():
+    arrays = [Array("x", "input", 4), Array("v", "temporary", 4), Array("y", "output", 1)]
+    first, second = Access("x", AffineMap(0, (1, 0))), Access("x", AffineMap(2, (0, 1)))
+    maker = Nest(Domain((2, 2)), Access("v", AffineMap(0, (2, 1))), Apply("sub", (first, second)))
+    reader = Nest(Domain(), Access("y", AffineMap(0)), Sum(Domain((4,)), Access("v", AffineMap(0, (1,)))))
+    program = Program({a.name: a for a in arrays}, [maker, reader])
+    changed = Program(dict(program.arrays), inlined(program.items, program.arrays))
+    assert interpret(changed, [1.0, 2.0, 3.0, 5.0], []) == interpret(program, [1.0, 2.0, 3.0, 5.0], [])

@@ -6,7 +6,7 @@ import programs
 import pytest
 
 from micrograd.jit import lower, vector
-from micrograd.jit.nests import interpret
+from micrograd.jit.nests import Access, AffineMap, Apply, Array, Domain, Nest, Program, interpret
 from micrograd.jit.roll import roll
 from micrograd.jit.schedule import Target, schedule
 
@@ -72,3 +72,12 @@ def test_the_module_is_made_of_loops_and_vectors():
     assert "scf.for" in text
     assert "math.fma" in text
     assert "vector<16xf32>" in text
+
+
+def test_vectors_are_stored_backwards_from_places_in_a_table():
+    indices = np.array([7, 3, 11, 15])
+    arrays = [Array("x", "input", 16), Array("t0", "indices", 4, indices), Array("y", "output", 16)]
+    place = Access("y", AffineMap(0, (0, -1)), Access("t0", AffineMap(0, (1, 0))))
+    nest = Nest(Domain((4, 4)), place, Apply("exp", (Access("x", AffineMap(0, (4, 1))),)))
+    y, expected = run(Program({a.name: a for a in arrays}, [nest]), Target("f64", 4, 16))
+    np.testing.assert_allclose(y, expected, rtol=1e-14)
