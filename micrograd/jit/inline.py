@@ -19,24 +19,20 @@ from micrograd.jit.nests import (
     AffineMap,
     Apply,
     Array,
-    Block,
     Expression,
     Integers,
-    Loop,
     Nest,
     Sum,
     changed,
     points,
 )
-from micrograd.jit.sequential import accesses, names_written, sums
+from micrograd.jit.sequential import Item, accesses, names_read, names_written, sums
 
 CHEAP = ("add", "sub", "mul", "neg")
 OPERATIONS = 3  # in what is calculated again, at most
 READERS = 3  # nests that calculate something again, at most
 AGAIN = 2.5  # times, at most, that one with sums may calculate each number
 LARGEST = 100_000  # points of a nest that is looked at
-
-Item = Nest | Block | Loop
 
 
 def constants_first(items: Sequence[Item]) -> list[Item]:
@@ -72,17 +68,6 @@ def inlined(items: Sequence[Item], arrays: Mapping[str, Array]) -> list[Item]:
                 readers[read.array] = sorted({*readers.get(read.array, ()), *own} - {k})
             result[k] = None
     return [item for item in result if item is not None]
-
-
-def names_read(item: Item) -> list[str]:
-    if isinstance(item, Loop):
-        return [name for inner in item.items for name in names_read(inner)]
-    if isinstance(item, Block):
-        return [item.names[k] for k in set(item.operand_arrays.tolist())]
-    mask = item.domain.mask
-    extra = [*accesses(mask)] if isinstance(mask, Access) else []
-    gather = [item.destination.gather] if item.destination.gather is not None else []
-    return [access.array for access in (*accesses(item.body), *extra, *gather)]
 
 
 def is_cheap(nest: Nest) -> bool:

@@ -43,7 +43,17 @@ from micrograd.jit.nests import (
     changed_access,
     changed_mask,
 )
-from micrograd.jit.sequential import FARTHEST, accesses, accumulated, expanded, lag, place_of, sums
+from micrograd.jit.sequential import (
+    FARTHEST,
+    accesses,
+    accumulated,
+    expanded,
+    lag,
+    names_written,
+    nest_accesses,
+    place_of,
+    sums,
+)
 
 Bools: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
@@ -56,7 +66,7 @@ BODY = 256  # multiplications that may stand in one loop
 LATENCY = 8  # additions that have to be under way at once to keep the processor busy
 STRIDED = 1.5  # what a number costs that is loaded into one lane
 WEIGHTS = {"div": 4, "sqrt": 6, "pow": 60, "sin": 25, "cos": 25, "erf": 30, "log": 20, "exp": 14}  # beside an addition
-HEAVY = {"tanh": 20, "sigmoid": 20, "softplus": 35}
+WEIGHTS |= {"tanh": 20, "sigmoid": 20, "softplus": 35}
 
 
 @dataclass(frozen=True)
@@ -143,36 +153,6 @@ class Schedule:
     target: Target
 
 
-def nest_accesses(nest: Nest) -> Iterator[Access]:
-    """All that a nest reads, and the index tables it writes by."""
-    if isinstance(nest.domain.mask, Access):
-        yield from accesses(nest.domain.mask)
-    if nest.destination.gather is not None:
-        yield nest.destination.gather
-    yield from accesses(nest.body)
-
-
-def item_reads(item: Nest | Block | Loop) -> Iterator[str]:
-    """The names of the arrays that an item reads."""
-    if isinstance(item, Block):
-        yield from (item.names[k] for k in np.unique(item.operand_arrays).tolist())
-    elif isinstance(item, Loop):
-        for inner in item.items:
-            yield from item_reads(inner)
-    else:
-        yield from (access.array for access in nest_accesses(item))
-
-
-def item_writes(item: Nest | Block | Loop) -> Iterator[str]:
-    if isinstance(item, Block):
-        yield from (item.names[k] for k in np.unique(item.arrays).tolist())
-    elif isinstance(item, Loop):
-        for inner in item.items:
-            yield from item_writes(inner)
-    else:
-        yield item.destination.array
-
-
 # --- 1. fusion
 
 
@@ -183,7 +163,7 @@ class Times:
         self.last: dict[str, int] = {}
         self.elements: dict[str, Integers] = {}
         for k, item in enumerate(items):
-            for name in item_writes(item):
+            for name in names_written(item):
                 self.last[name] = k
             if isinstance(item, Block):
                 for number, name in enumerate(item.names):
@@ -192,7 +172,7 @@ class Times:
                         self.elements.setdefault(name, np.full(sizes[name], -1))[at] = k
         for item in items:
             if isinstance(item, (Nest, Loop)):  # then its elements are not told apart
-                for name in item_writes(item):
+                for name in names_written(item):
                     self.elements.pop(name, None)
 
     def ready(self, access: Access) -> int:
@@ -327,7 +307,7 @@ def sums_collapsed(x: Expression) -> Expression:
 def work(x: Expression) -> float:
     """What the operations of an expression cost at one point, beside an addition; a sum counts one of its terms."""
     if isinstance(x, Apply):
-        own = WEIGHTS.get(x.op) or HEAVY.get(x.op) or 1
+        own = WEIGHTS.get(x.op, 1)
         return own + sum(work(operand) for operand in x.operands)
     return work(x.body) + 1 if isinstance(x, Sum) else 0.0
 
@@ -686,7 +666,7 @@ class Scheduler:
             if isinstance(item, Block):
                 scheduled.append(item)
             elif isinstance(item, Loop):
-                inside = frozenset(item_writes(item))
+                inside = frozenset(names_written(item))
                 body, packs = self.items(item.items, outer + 1, inside)
                 scheduled += [*packs, Steps(item.extent, tuple(body), inside, carried(body, outer))]
             else:
@@ -751,7 +731,7 @@ def kept(items: Sequence[Item], arrays: dict[str, Array]) -> tuple[set[str], set
             makers.setdefault(item.array, []).append(item)
             read.update((item.array, item.source.array))
         elif isinstance(item, Block):
-            for name in item_writes(item):
+            for name in names_written(item):
                 makers.setdefault(name, []).append(item)
             for number, name in enumerate(item.names):
                 at = set(item.operand_positions[item.operand_arrays == number].tolist())

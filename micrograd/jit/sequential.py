@@ -68,6 +68,37 @@ def sums(x: Expression) -> Iterator[Sum]:
             yield from sums(operand)
 
 
+def nest_accesses(nest: Nest) -> Iterator[Access]:
+    """All that a nest reads, its mask and the index tables it writes by included."""
+    if isinstance(nest.domain.mask, Access):
+        yield from accesses(nest.domain.mask)
+    if nest.destination.gather is not None:
+        yield nest.destination.gather
+    yield from accesses(nest.body)
+
+
+def names_read(item: Item) -> Iterator[str]:
+    """The names of the arrays that an item reads."""
+    if isinstance(item, Loop):
+        for inner in item.items:
+            yield from names_read(inner)
+    elif isinstance(item, Nest):
+        yield from (access.array for access in nest_accesses(item))
+    else:
+        yield from (item.names[k] for k in sorted(set(item.operand_arrays.tolist())))
+
+
+def names_written(item: Item) -> Iterator[str]:
+    """The names of the arrays that an item writes."""
+    if isinstance(item, Loop):
+        for inner in item.items:
+            yield from names_written(inner)
+    elif isinstance(item, Nest):
+        yield item.destination.array
+    else:
+        yield from (item.names[k] for k in sorted(set(item.arrays.tolist())))
+
+
 # --- 1. small nests
 
 
@@ -142,16 +173,6 @@ class Written:
             if isinstance(item, Nest):
                 places.setdefault(item.destination.array, []).append(item.destination)
         return cls(places, set(names_written(loop)))
-
-
-def names_written(item: Item) -> Iterator[str]:
-    if isinstance(item, Loop):
-        for inner in item.items:
-            yield from names_written(inner)
-    elif isinstance(item, Nest):
-        yield item.destination.array
-    else:
-        yield from (item.names[k] for k in sorted(set(item.arrays.tolist())))
 
 
 def accumulated(items: Sequence[Item], arrays: dict[str, Array]) -> list[Item]:

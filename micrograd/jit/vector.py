@@ -32,7 +32,6 @@ LONG = 6000  # lines: a longer program becomes several functions
 ALIGNMENT = 64  # bytes, of each array
 NAME = re.compile(r"%[\w#]+")
 HOISTED = 10  # vectors that a loop without accumulators may keep in registers
-STRAIGHT = 4  # so many turns of a loop or fewer are written one after the other
 
 # Operations whose code is our own: faster on vectors than a call for each lane, and as good.
 INLINE: dict[str, Callable[..., str]] = {
