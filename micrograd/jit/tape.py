@@ -44,7 +44,8 @@ ARITY = {
 }
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 LEAVES = ("constant", "weight", "input")
-OPERATIONS = (*LEAVES, *ARITY)  # a row's code is a place in here
+ROW_SUM = "rowsum"  # of a number that every row of a vmap has: their sum. See `rows`
+OPERATIONS = (*LEAVES, *ARITY, ROW_SUM)  # a row's code is a place in here
 CODE = {op: code for code, op in enumerate(OPERATIONS)}
 CONSTANT, WEIGHT, INPUT = range(3)
 ABSENT = -1  # stands for an operand that an operation does not have

@@ -110,8 +110,8 @@ def compare(path, expected, actual, statistics, strict=False):
 
 def check_case(case, dtypes=("f64", "f32"), statistics=None, stages=True):
     """AssertionError where compiled and eager execution differ; EagerError where there is nothing to compare."""
-    shortest = micrograd.jit.STRAIGHT if case.shortest is None else case.shortest
-    with patch.object(micrograd.jit, "STRAIGHT", shortest):
+    shortest = micrograd.jit.program.STRAIGHT if case.shortest is None else case.shortest
+    with patch.object(micrograd.jit.program, "STRAIGHT", shortest):
         return agreement(case, dtypes, statistics or Statistics(), stages)
 
 

@@ -94,7 +94,7 @@ class Case:
     def __str__(self):
         lines = [PRELUDE, "", self.source(), ""]
         if self.shortest is not None:
-            lines.append(f"micrograd.jit.STRAIGHT = {self.shortest}")
+            lines.append(f"micrograd.jit.program.STRAIGHT = {self.shortest}")
         lines.append("compiled, again = jit(program, dtype='f64'), jit(program, dtype='f64')")
         lines.append("eager = program  # or all three the same, to see what is right")
         for numbers, changes, how in zip(self.calls, self.changes, self.plan):

@@ -565,7 +565,7 @@ from micrograd import ops
 from micrograd.engine import Value
 import micrograd.jit
 from micrograd.jit import jit
-micrograd.jit.LONG_WORK = -1  # all work is long work
+micrograd.jit.program.LONG_WORK = -1  # all work is long work
 w = [Value(i / 100) for i in range(100)]
 def chain(x):
     for _ in range(20):

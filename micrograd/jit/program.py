@@ -1,0 +1,127 @@
+"""A program: one trace, and what became of it on the way to machine code.
+
+What comes in: a `Trace` and a float type. What goes out: a `Program`, which answers to the numbers of a call, and shows
+its stages. `Code` is the way down from a tape to machine code, without the call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from micrograd.jit import lower, native
+from micrograd.jit.emit import Emitted, emit
+from micrograd.jit.trace import Trace
+
+if TYPE_CHECKING:
+    from micrograd.jit.nests import Program as LoopNests
+    from micrograd.jit.schedule import Schedule
+
+T = TypeVar("T")
+
+STRAIGHT = 100  # rows of a tape: a shorter one is not searched for loops
+LONG_WORK = 200_000  # cycles: other threads may go on during a call that takes more, some 50 us
+STAGES = ("tape", "loops", "mlir", "llvm-dialect", "llvm", "asm")
+
+
+class Code:
+    """The machine code of a tape: its `main`, as `emit` describes it.
+
+    `widened` may change the loops before they are scheduled: to run for many rows at once.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        dtype: str,
+        seconds: float = 0.0,
+        widened: Callable[[LoopNests], LoopNests] | None = None,
+    ):
+        self.trace, self.dtype, self.widened = trace, dtype, widened
+        self.seconds = {"trace": seconds}
+        self.loops, self.schedule = self._find_loops()
+        emitted = self._timed("emit", self._emit)
+        self.mlir, self.temporaries = emitted.mlir, emitted.temporaries
+        module = self._timed("lower", lambda: lower.lowered(self.mlir))
+        size = len(trace.tape) if self.schedule is None else 0
+        self.code = self._timed("generate", lambda: lower.MachineCode(module, size))
+
+    def _timed(self, stage: str, work: Callable[[], T]) -> T:
+        start = time.perf_counter()
+        result = work()
+        self.seconds[stage] = time.perf_counter() - start
+        return result
+
+    def _find_loops(self) -> tuple[LoopNests | None, Schedule | None]:
+        """The loop nests and, if there are any, their schedule; nothing of a tape that is too short to be searched."""
+        if self.widened is None and (not self.trace.in_memory or len(self.trace.tape) <= STRAIGHT):
+            return None, None
+        from micrograd.jit.explain import operations
+        from micrograd.jit.nests import Block
+        from micrograd.jit.roll import roll
+        from micrograd.jit.schedule import Target, schedule
+
+        loops = self._timed("roll", lambda: roll(self.trace.tape))
+        if self.widened is not None:
+            loops = self.widened(loops)
+        scalars = sum(len(item.ops) for item in loops.items if isinstance(item, Block))
+        if all(isinstance(item, Block) for item in loops.items):
+            return loops, None
+        if scalars > lower.LARGE and 2 * scalars > operations(loops):
+            return loops, None  # a long straight line with a few loops in it compiles in linear time as a whole only
+        bits, registers = lower.vector_registers()
+        target = Target(self.dtype, bits // (32 if self.dtype == "f32" else 64), registers)
+        return loops, self._timed("schedule", lambda: schedule(loops, target))
+
+    def _cycles(self) -> float:
+        """A rough number of cycles that a call takes."""
+        if self.schedule is None:
+            return len(self.trace.tape)
+        from micrograd.jit.schedule import cycles
+
+        return cycles(self.schedule)
+
+    def _emit(self) -> Emitted:
+        if self.schedule is None:
+            return emit(self.trace, self.dtype)
+        from micrograd.jit import vector
+
+        return vector.emit(self.schedule)
+
+    def ir(self, stage: str) -> str:
+        """The program as text at one of STAGES; the later ones are made again for the occasion."""
+        if stage not in STAGES:
+            raise ValueError(f"stage must be one of {', '.join(STAGES)}, not {stage!r}")
+        if stage == "tape":
+            return str(self.trace.tape)
+        if stage == "loops":
+            from micrograd.jit.roll import roll
+
+            return str(self.loops or roll(self.trace.tape))
+        if stage == "mlir":
+            return self.mlir
+        module = lower.lowered(self.mlir)
+        if stage == "llvm-dialect":
+            return str(module).rstrip("\n")
+        if stage == "llvm":
+            return lower.llvm_text(module)
+        return lower.code_file(module, lower.ASSEMBLY, self.code.level).decode()
+
+
+class Program(Code):
+    """A trace as machine code, and the way to call it."""
+
+    def __init__(self, trace: Trace, dtype: str, seconds: float = 0.0):
+        super().__init__(trace, dtype, seconds)
+        self.native = native.Native(self.code, trace, dtype, self.temporaries, self._cycles() > LONG_WORK)
+
+    def __call__(self, numbers: list[float]) -> Any:
+        """The answer to the numbers of a call, in the order of its signature."""
+        return self.native(numbers)
+
+    def explain(self) -> str:
+        """What was found and made of it, in plain words; see `micrograd.jit.explain`."""
+        from micrograd.jit.explain import explanation
+
+        return explanation(self.trace, self.dtype, self.loops, self.schedule, self.seconds)
