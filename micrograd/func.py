@@ -17,7 +17,8 @@ from typing import Any
 
 Function = Callable[..., Any]
 
-# While a trace sets it, vmap leaves its work to it: tracing_vmap(f, in_axes, threads, args) is the result.
+# While a trace sets it, vmap leaves its work to it: tracing_vmap(f, in_axes, threads, args) is the result, unless that
+# is NotImplemented.
 tracing_vmap: Callable[[Function, Any, int, tuple[Any, ...]], Any] | None = None
 
 
@@ -47,12 +48,15 @@ def vmap(f: Function, in_axes: Any = 0, threads: int = 1) -> Function:
     @functools.wraps(f, updated=())
     def over_rows(*args: Any) -> Any:
         if tracing_vmap is not None:
-            return tracing_vmap(f, in_axes, threads, args)
+            result = tracing_vmap(f, in_axes, threads, args)
+            if result is not NotImplemented:
+                return result
         axes = axes_of_arguments(in_axes, args)
         rows = number_of_rows(f, args, axes)
         results = [f(*row(args, axes, i)) for i in range(rows)]
         return collected(results, of_arrays=any(is_array(x) for _, x, _ in mapped(args, axes)))
 
+    setattr(over_rows, "runs_on_rows", f)
     return over_rows
 
 

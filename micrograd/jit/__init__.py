@@ -29,9 +29,10 @@ from typing import Any, overload
 from micrograd.engine import Value
 from micrograd.jit import native
 from micrograd.jit.program import STAGES, Program
-from micrograd.jit.signature import ArgumentError, signature
+from micrograd.jit.rows import runs_on_rows
+from micrograd.jit.signature import ArgumentError, open_signature, signature
 from micrograd.jit.tape import TraceError
-from micrograd.jit.trace import trace_function, trace_value, tracing
+from micrograd.jit.trace import Trace, trace_function, trace_value, tracing
 from micrograd.nn import MLP, Layer, Module, Neuron
 
 __all__ = ["STAGES", "CompiledFunction", "CompiledModule", "CompiledValue", "TraceError", "jit"]
@@ -90,16 +91,16 @@ def jit(target: Any = None, dtype: str = "f32", *, static_argnames: str | Iterab
 class Compiled:
     """What all compiled objects show of themselves; of several compilations, of the latest."""
 
-    def _latest(self) -> Program:
+    def _latest(self) -> Any:
         raise NotImplementedError
 
     def ir(self, stage: str) -> str:
         """The program as text at one of STAGES. RuntimeError if nothing is compiled yet."""
-        return self._latest().ir(stage)
+        return str(self._latest().ir(stage))
 
     def explain(self) -> str:
         """What was found and made of it, in plain words. RuntimeError if nothing is compiled yet."""
-        return self._latest().explain()
+        return str(self._latest().explain())
 
     def __str__(self) -> str:
         return self.ir("llvm-dialect")
@@ -131,7 +132,8 @@ class Compilations:
     def __init__(self, function: Callable[..., Any], dtype: str, static: frozenset[str], number: Callable[[Any], Any]):
         self.function, self.dtype, self.static, self.number = function, dtype, static, number
         self.names = parameter_names(function)
-        self.programs: dict[Any, Program] = {}
+        self.programs: dict[Any, Any] = {}
+        self.open: dict[Any, list[OpenProgram]] | None = None  # of a function that runs on rows, by key
         self.forms = native.Forms()  # of those programs that are tried before anybody looks at the arguments here
         if not static <= set(self.names):
             raise ValueError(f"static_argnames: no parameter is named {', '.join(static - set(self.names))}")
@@ -140,14 +142,39 @@ class Compilations:
         """The answer to any arguments, by way of their signature."""
         if tracing():  # called by another function that is being compiled: part of that
             return self.function(*args, **kwargs)
+        if self.open is None and runs_on_rows(self.function):
+            self.open = {}
+        if self.open is not None:
+            return self.on_rows(self.open, args, kwargs)
         numbers: list[float] = []
         positional = tuple(self.key(i, x, numbers) for i, x in enumerate(args))
         named = tuple(self.key(name, x, numbers) for name, x in kwargs.items())
         return self.program((("tuple", positional), ("dict", tuple(kwargs), named)), len(numbers))(numbers)
 
-    def key(self, place: int | str, x: Any, numbers: list[float]) -> Any:
+    def on_rows(self, programs: dict[Any, list[OpenProgram]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The same for a function that runs vmaps: its programs may suit any number of rows."""
+        numbers: list[float] = []
+        arrays: list[Any] = []
+        positional = tuple(self.key(i, x, numbers, arrays) for i, x in enumerate(args))
+        named = tuple(self.key(name, x, numbers, arrays) for name, x in kwargs.items())
+        key = ("tuple", positional), ("dict", tuple(kwargs), named)
+        shapes = [array.shape for array in arrays]
+        for known in programs.get(key, ()):
+            if known.fits(shapes):
+                return known(numbers, arrays)
+        start = time.perf_counter()
+        trace = trace_function(self.function, key, len(numbers), self.dtype, self.number, arrays=arrays)
+        new = OpenProgram(trace, self.dtype, time.perf_counter() - start)
+        programs.setdefault(key, []).append(new)
+        self.programs[key, tuple(new.dimensions)] = new.program
+        return new(numbers, arrays)
+
+    def key(self, place: int | str, x: Any, numbers: list[float], arrays: list[Any] | None = None) -> Any:
         try:
-            return signature(x, numbers, static=bool(self.static) and self.name(place) in self.static)
+            static = bool(self.static) and self.name(place) in self.static
+            if arrays is not None and not static:
+                return open_signature(x, numbers, arrays)
+            return signature(x, numbers, static=static)
         except ArgumentError as error:
             raise TypeError(f"{self.name(place)}{error.path} {error}") from error.__cause__
 
@@ -164,12 +191,37 @@ class Compilations:
             trace = trace_function(self.function, key, inputs, self.dtype, self.number)
             self.programs[key] = Program(trace, self.dtype, time.perf_counter() - start)
         self.forms.prefer(key, self.programs[key].native)
-        return self.programs[key]
+        program: Program = self.programs[key]
+        return program
 
-    def latest(self) -> Program:
+    def latest(self) -> Any:
         if not self.programs:
             raise RuntimeError("nothing is compiled yet: call this with its arguments first")
         return next(reversed(self.programs.values()))
+
+
+class OpenProgram:
+    """A program for arrays of these dimensions, None for those of any length: what the trace has not looked at."""
+
+    def __init__(self, trace: Trace, dtype: str, seconds: float):
+        from micrograd.jit.batched import BatchedProgram
+
+        self.dimensions = [x.fixed() for x in trace.arguments]
+        self.seen = [(x.leaf, x.first) for x in trace.arguments if x.elements is not None]
+        self.program: Any = (BatchedProgram if trace.batch else Program)(trace, dtype, seconds)
+
+    def fits(self, shapes: list[tuple[int, ...]]) -> bool:
+        return all(
+            len(shape) == len(fixed) and all(b is None or a == b for a, b in zip(shape, fixed))
+            for shape, fixed in zip(shapes, self.dimensions)
+        )
+
+    def __call__(self, numbers: list[float], arrays: list[Any]) -> Any:
+        if self.seen:
+            numbers = numbers + [0.0] * (self.program.trace.inputs - len(numbers))
+        for leaf, first in self.seen:
+            numbers[first : first + arrays[leaf].size] = arrays[leaf].reshape(-1).tolist()
+        return self.program(numbers, arrays) if self.program.trace.batch else self.program(numbers)
 
 
 class CompiledFunction(Compiled):
@@ -203,7 +255,7 @@ class CompiledFunction(Compiled):
 
         self.__call__ = first_call
 
-    def _latest(self) -> Program:
+    def _latest(self) -> Any:
         return self._compilations.latest()
 
     def __getstate__(self) -> Any:

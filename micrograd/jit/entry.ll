@@ -921,6 +921,24 @@ refuse:
   ret ptr inttoptr (i64 $NotImplemented to ptr)
 }
 
+; The numbers in the homes that a table knows, for code that has no entry of its own. Whether it knows them.
+define i1 @read_weights(ptr %table, ptr %w) {
+  %stale = get i64 %table.stale
+  %is_stale = icmp ne i64 %stale, 0
+  br i1 %is_stale, label %refuse, label %read
+read:
+  call void @read_homes(ptr %table, ptr %w)
+  ret i1 true
+refuse:
+  ret i1 false
+}
+
+; What is set, behind the answer in y, into the homes.
+define void @write_results(ptr %table, ptr %y) {
+  call void @write_homes(ptr %table, ptr %y)
+  ret void
+}
+
 ; Each of n rows, of as many doubles as x has, into a row of answers. Whether it could.
 define i1 @on_rows(ptr %table, ptr %rows, ptr %answers, i64 %n) {
   %stale = get i64 %table.stale

@@ -211,6 +211,8 @@ class Machine:
             "entry": MethodDef(b"entry", self.code.address("entry"), METH_FASTCALL | METH_KEYWORDS, None),
             "on_numbers": MethodDef(b"on_numbers", self.code.address("on_numbers"), METH_O, None),
         }
+        self.read_weights = ctypes.PYFUNCTYPE(ctypes.c_bool, Pointer, Pointer)(self.code.address("read_weights"))
+        self.write_results = ctypes.PYFUNCTYPE(None, Pointer, Pointer)(self.code.address("write_results"))
         self.on_rows = ctypes.PYFUNCTYPE(ctypes.c_bool, Pointer, Pointer, Pointer, Word)(self.code.address("on_rows"))
 
     def method(self, name: str, owner: ctypes.Structure) -> Callable[..., Any]:
@@ -264,7 +266,11 @@ def words(numbers: Iterable[int]) -> Any:
 
 def is_plain(answer: Answer, depth: int = 0) -> bool:
     """Is it all numbers, arrays and constants in lists and tuples, not too deep?"""
-    return answer.kind != "another" and depth < DEPTH and all(is_plain(part, depth + 1) for part in answer.parts)
+    return (
+        answer.kind not in ("another", "rows")
+        and depth < DEPTH
+        and all(is_plain(part, depth + 1) for part in answer.parts)
+    )
 
 
 def answer_code(answer: Answer, kept: list[Any]) -> list[int]:

@@ -90,19 +90,64 @@ def items_of(items: Iterable[tuple[Any, Any]], numbers: list[float]) -> tuple[An
     return tuple(keys)
 
 
-def arguments(key: Any, symbols: Iterator[Any]) -> Any:
-    """An argument like those of this key, with the next of the symbols (or Values that hold them) for its numbers."""
+def open_signature(x: Any, numbers: list[float], arrays: list[Any]) -> Any:
+    """The same for a function that runs on rows: arrays of numbers, and regular lists of them, are appended to `arrays`
+    as they are, for the number of their rows may be no part of the key."""
+    if isinstance(x, (list, tuple)) and type(x) in (list, tuple):
+        array = numbers_in(x) if type(x) is list else None
+        if array is not None:
+            arrays.append(array)
+            return "rows", "list", array.ndim
+        return type(x).__name__, open_items_of(enumerate(x), numbers, arrays)
+    if isinstance(x, dict):
+        return "dict", tuple(x), open_items_of(x.items(), numbers, arrays)
+    if hasattr(x, "__array__") and getattr(x, "ndim", None):
+        array = as_array(x)
+        if array.dtype.kind in "fiu" and array.size:
+            arrays.append(array)
+            return "rows", "array", array.ndim
+    return signature(x, numbers)
+
+
+def open_items_of(items: Iterable[tuple[Any, Any]], numbers: list[float], arrays: list[Any]) -> tuple[Any, ...]:
+    keys = []
+    for place, item in items:
+        try:
+            keys.append(open_signature(item, numbers, arrays))
+        except ArgumentError as error:
+            raise ArgumentError(str(error), f"[{place!r}]{error.path}") from None
+    return tuple(keys)
+
+
+def numbers_in(x: Any) -> Any:
+    """A list of numbers, or of equally long lists of them, as an array; None for any other."""
+    import numpy as np
+
+    try:
+        array = np.array(x)
+    except Exception:  # whatever its items raise
+        return None
+    return array if array.dtype.kind in "fiu" and array.ndim and array.size else None
+
+
+def arguments(key: Any, symbols: Iterator[Any], unseen: Callable[[Any], Any] | None = None) -> Any:
+    """An argument like those of this key, with the next of the symbols (or Values that hold them) for its numbers.
+
+    `unseen` makes what the function gets for "rows" of a key by `open_signature`.
+    """
     if key in ("number", "value"):
         x = next(symbols)
         return Value(x) if key == "value" and not isinstance(x, Value) else x
     kind, *rest = key
     if kind in ("static", "module"):
         return rest[-1] if kind == "static" else rest[0].thing
+    if kind == "rows" and unseen is not None:
+        return unseen(rest[0])
     if kind == "dict":
-        return {name: arguments(item, symbols) for name, item in zip(*rest)}
+        return {name: arguments(item, symbols, unseen) for name, item in zip(*rest)}
     if kind == "array":
         return array_of([next(symbols) for _ in range(math.prod(rest[0]))], rest[0], object)
-    items = [arguments(item, symbols) for item in rest[-1]]
+    items = [arguments(item, symbols, unseen) for item in rest[-1]]
     if kind == "named":
         return rest[0].thing(*items) if hasattr(rest[0].thing, "_fields") else rest[0].thing(items)
     return items if kind == "list" else tuple(items)
@@ -113,8 +158,8 @@ class Answer:
     """How what the trace returned is built from `y`, the numbers that a call calculates: call it with them.
 
     By `kind`: a "number" or "truth" is element `first` of y; an "array", of a shape and a type, are those from `first`
-    on; a "list", a "tuple" and what is of "another" kind are made by `make` of a list of their parts; a "constant" is
-    what the trace returned.
+    on; "rows" are array `first` of `y.rows`, what every row of a vmap has; a "list", a "tuple" and what is of "another"
+    kind are made by `make` of a list of their parts; a "constant" is what the trace returned.
     """
 
     kind: str
@@ -124,13 +169,15 @@ class Answer:
     make: Callable[[list[Any]], Any] = list
     constant: Any = None
 
-    def __call__(self, y: list[float]) -> Any:
+    def __call__(self, y: Any) -> Any:
         if self.kind == "number":
             return y[self.first]
         if self.kind == "truth":
             return bool(y[self.first])
         if self.kind == "array":
             return self.make(y[self.first : self.first + math.prod(self.shape)])
+        if self.kind == "rows":
+            return y.rows[self.first]
         return self.constant if self.kind == "constant" else self.make([part(y) for part in self.parts])
 
 
@@ -144,6 +191,9 @@ def answer(x: Any, place: Callable[[Any], int], dtype: str) -> Answer:
     no container comes back as it is. `place` says where in y a number will stand; it counts upwards.
     """
     make: Callable[[list[Any]], Any]
+    if hasattr(type(x), "answer"):  # what vmap returned
+        found: Answer = x.answer()
+        return found
     if isinstance(x, Value):
         x = x.data
     if isinstance(x, Symbol):

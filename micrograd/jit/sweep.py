@@ -111,7 +111,7 @@ def backward_method(tape: Tape, outside: Outside, kind: Any) -> Callable[[Any], 
         if type(self) is not kind:
             ENGINE["backward"](self)
             return
-        one = index_of(1)
+        one = index_of(1) if tape.batch is None else tape.batch.one(self._row)
         if self._first is NONE:
             add_gradient(self, one)
             return

@@ -29,6 +29,8 @@ from micrograd.engine import Value
 if TYPE_CHECKING:
     import numpy as np
 
+    from micrograd.jit.rows import Batch
+
 Integers: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 PACKAGE = str(Path(__file__).parent.parent)
@@ -85,6 +87,7 @@ class Tape:
         self.third: dict[int, int] = {}
         self.constants: list[float] = []
         self.outputs: list[int] = []
+        self.batch: Batch | None = None  # what its trace knows of rows, if it runs a vmap
         self.closed = False  # once its trace is over
         self.refusal: TraceError | None = None  # the first one, which the traced code may have caught
         self._leaves: dict[tuple[int, int], int] = {}  # the rows of inputs and weights

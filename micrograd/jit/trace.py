@@ -16,15 +16,16 @@ import ctypes
 import gc
 import operator
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from micrograd import ops
+from micrograd import func, ops
 from micrograd.engine import Value, topological
 from micrograd.jit import short, sweep
 from micrograd.jit.order import ranks
+from micrograd.jit.rows import ArrayArgument, Batch, ListArgument, Unseen
 from micrograd.jit.signature import FIRST_NUMBER, Answer, answer, arguments
 from micrograd.jit.tape import LONG, Symbol, Tape
 from micrograd.jit.values import SLOTS, Outside, Slot, Traced, patched_classes
@@ -73,6 +74,8 @@ class Trace:
     set: list[Slot] = field(default_factory=list)
     answer: Answer = FIRST_NUMBER
     returns: str = "number"  # or "list", of numbers, or "other"
+    batch: Batch | None = None  # of a trace in which a vmap ran
+    arguments: Sequence[Unseen] = ()  # those whose shape may not matter
 
     @property
     def in_memory(self) -> bool:
@@ -111,24 +114,31 @@ def trace_function(
     dtype: str,
     number: Callable[[Symbol], Any],
     fast: bool = True,
+    arrays: Sequence[Any] = (),
 ) -> Trace:
     """One run of `function` with arguments of these keys, of the positional and of the named ones.
 
-    `number` makes of a symbol what the function gets for a number: the symbol itself, or a Value of it.
+    `number` makes of a symbol what the function gets for a number: the symbol itself, or a Value of it. `arrays` are
+    those for the keys of an `open_signature`.
 
     Whatever it raises comes through, and leaves every Value as it was.
     """
     trace = Trace(inputs=inputs)
     tape = trace.tape
+    batch = Batch(tape)
 
     def place(symbol: Symbol) -> int:
         tape.outputs.append(tape.index_of(symbol))
         return len(tape.outputs) - 1
 
+    def unseen(kind: str) -> Any:
+        of = ListArgument if kind == "list" else ArrayArgument
+        return of(batch, len(batch.arguments), tuple(arrays[len(batch.arguments)].shape))
+
     with collector_at_rest():
-        with values_on(tape, fast) as outside:
-            numbers = iter([number(tape.input(i)) for i in range(inputs)])
-            positional, named = (arguments(key, numbers) for key in keys)
+        with values_on(tape, fast) as outside, rows_run_by(batch):
+            numbers = iter([number(symbol) for symbol in batch.new_inputs(inputs)])
+            positional, named = (arguments(key, numbers, unseen) for key in keys)
             try:
                 result = function(*positional, **named)
             except Exception as error:
@@ -140,8 +150,28 @@ def trace_function(
             if tape.refusal:
                 raise tape.refusal
         del result  # and all that it was made of
+        trace.inputs = batch.inputs
         arrange(trace, outside, [function, positional, named])
+    trace.arguments = batch.arguments
+    if tape.batch is not None:
+        trace.batch = batch
+        batch.check(tape.outputs)
     return trace
+
+
+@contextmanager
+def rows_run_by(batch: Batch) -> Iterator[None]:
+    """For a time, a vmap of this thread traces one row and leaves the others to the compiled code."""
+    before, thread = func.tracing_vmap, threading.get_ident()
+
+    def over_rows(*args: Any) -> Any:
+        return batch.over_rows(*args) if threading.get_ident() == thread else NotImplemented
+
+    func.tracing_vmap = over_rows
+    try:
+        yield
+    finally:
+        func.tracing_vmap = before
 
 
 def arrange(trace: Trace, outside: Outside, roots: list[Any]) -> None:

@@ -1,0 +1,344 @@
+"""Batched programs: what calls a trace that runs on rows, any number of them.
+
+What comes in: a `Trace` in which a vmap ran. What goes out: a `BatchedProgram`: the code of each of its phases (see
+`phases`), those on rows made for a chunk of them (see `widen`), and the way to run them on the arrays of a call.
+
+    >>> import numpy as np
+    >>> from micrograd import ops
+    >>> from micrograd.func import vmap
+    >>> from micrograd.jit import jit
+    >>> f = jit(lambda X: ops.mean(vmap(lambda x: x[0] * x[1])(X)), dtype="f64")
+    >>> f(np.ones((3, 2))), f(np.ones((1000, 2))), len(f._programs)
+    (1.0, 1.0, 1)
+
+Chunks follow each other from the first row to the last. The sums of many chunks are taken in segments, whose bounds
+depend on the number of rows alone: threads share the segments, and the result is the same for any number of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from micrograd.jit import native
+from micrograd.jit.lower import MachineCode
+from micrograd.jit.phases import Phase, Plan, cut
+from micrograd.jit.program import STAGES, Code
+from micrograd.jit.rows import Axis, RowOutput, Source
+from micrograd.jit.trace import Trace
+from micrograd.jit.widen import Chunk, widened
+
+PRECISION: dict[str, Any] = {"f32": np.float32, "f64": np.float64}
+ALIGNMENT, SPARE = 64, 64  # bytes
+LARGE_ROW = 400  # operations of a row: chunks of such rows are smaller
+MANY_ROWS, FEW_ROWS = 256, 64
+MANY_COLUMNS = 16  # rows of more numbers are left row by row
+CHUNKS, SEGMENTS = 16, 64  # of a segment at least, and of a call at most
+
+Word, Pointer = ctypes.c_int64, ctypes.c_void_p
+
+
+class Column(ctypes.Structure):
+    """An array of rows, and where in a chunk they stand: strides in elements. Of outputs, only where they begin."""
+
+    _fields_ = (("array", Pointer), ("columns", Word), ("at", Word), ("row", Word), ("column", Word))
+
+
+class Pass(ctypes.Structure):
+    """What `rows.ll` knows of a phase on rows in a call."""
+
+    _fields_ = (
+        ("main", Pointer),
+        ("shared", Pointer),
+        ("chunk", Word),
+        ("inputs", Pointer),
+        ("inputs_end", Pointer),
+        ("outputs", Pointer),
+        ("outputs_end", Pointer),
+        ("sums_at", Word),
+        ("sums", Word),
+        ("mask_at", Word),
+        ("mask_stride", Word),  # 0: there is no mask
+    )
+
+
+class Driver:
+    """`rows.ll` as machine code, for a float type."""
+
+    def __init__(self, dtype: str):
+        of = {
+            "f32": {"FLOAT": "float", "VECTOR": "<16 x float>", "WIDTH": 16, "BYTES": 4},
+            "f64": {"FLOAT": "double", "VECTOR": "<8 x double>", "WIDTH": 8, "BYTES": 8},
+        }[dtype]
+        structures: dict[str, Any] = {"pass": Pass, "in": Column, "out": Column}
+        text = Path(__file__).with_name("rows.ll").read_text(encoding="utf-8")
+        constants: dict[str, Any] = {**of, "COLUMNS": ctypes.sizeof(Column)}
+        ir = native.llvm_ir(text, lambda variable, name: getattr(structures[variable], name).offset, constants)
+        self.code = MachineCode(ir, size=0)
+        self.run = ctypes.CFUNCTYPE(None, Pointer, Word, Word, *[Pointer] * 4)(self.code.address("run"))
+
+
+driver = cache(Driver)
+
+
+@cache
+def pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "micrograd")
+
+
+def buffer(size: int, kind: Any) -> Any:
+    """Zeros on an address that ALIGNMENT divides, with SPARE bytes behind them."""
+    unit = np.dtype(kind).itemsize
+    memory = np.zeros(size * unit + ALIGNMENT + SPARE, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size * unit].view(kind)
+
+
+class Kernel:
+    """The code of a phase, and how its buffers lie."""
+
+    def __init__(self, phase: Phase, plan: Plan, dtype: str):
+        self.phase = phase
+        operations = len(phase.tape)
+        trace = Trace(tape=phase.tape, inputs=phase.columns, live=[None] * plan.size)  # type: ignore[list-item]
+        if phase.axis is None:
+            self.code = Code(trace, dtype)
+        else:
+            rows = FEW_ROWS if operations > LARGE_ROW else MANY_ROWS
+            self.chunk = Chunk(rows, phase.columns, phase.wide_outputs, phase.columns > MANY_COLUMNS)
+            self.code = Code(trace, dtype, widened=lambda loops: widened(loops, self.chunk))
+        self.main = ctypes.CFUNCTYPE(None, *[Pointer] * 4)(self.code.code.address("main"))
+
+    def sizes(self) -> tuple[int, int, int]:
+        """The elements of x, y and t."""
+        if self.phase.axis is None:
+            return 0, 0, self.code.temporaries
+        rows = self.chunk.rows
+        return self.phase.columns * rows, self.phase.wide_outputs * rows + self.phase.sums, self.code.temporaries
+
+
+class Buffers:
+    """The memory of one call: the numbers that the phases share, and x, y, t of each phase."""
+
+    def __init__(self, kernels: Sequence[Kernel], size: int, kind: Any):
+        self.shared = buffer(size, kind)
+        self.of = [Workspace(kernel, kind) for kernel in kernels]
+
+
+class Workspace:
+    """The x, y and t of a phase, and where they are."""
+
+    def __init__(self, kernel: Kernel, kind: Any):
+        self.arrays = [buffer(size, kind) for size in kernel.sizes()]
+        self.addresses = [array.ctypes.data for array in self.arrays]
+
+
+class Results(list):  # type: ignore[type-arg]
+    """The numbers of an answer, and in `rows` the arrays of what every row returns."""
+
+    rows: list[Any]
+
+
+class BatchedProgram:
+    """A trace in which vmaps ran: one compilation for any number of rows."""
+
+    def __init__(self, trace: Trace, dtype: str, seconds: float):
+        assert trace.batch is not None
+        self.trace, self.dtype, self.kind = trace, dtype, PRECISION[dtype]
+        self.batch = trace.batch
+        self.seconds = {"trace": seconds}
+        self.plan = cut(trace.tape, self.batch, len(trace.live))
+        self.kernels = [Kernel(phase, self.plan, dtype) for phase in self.plan.phases]
+        self.native = native.Native(self.kernels[-1].code.code, trace, dtype)
+        self.driver = driver(dtype)
+        self.free: list[Buffers] = []
+        self.constants = {
+            source: contiguous(source.array, source.in_axis, self.kind)
+            for source in self.batch.sources.values()
+            if source.array is not None
+        }
+
+    def __call__(self, numbers: Sequence[float], leaves: Sequence[Any]) -> Any:
+        """The answer to the plain numbers and the arrays of a call."""
+        arrays, counts = self.rows_of(leaves)
+        buffers = self.free.pop() if self.free else Buffers(self.kernels, self.plan.size, self.kind)
+        shared, first = buffers.shared, self.plan.weights
+        shared[first : first + len(numbers)] = numbers
+        for axis, symbol in self.batch.counts.items():
+            number = self.trace.tape.first[symbol.index]
+            shared[first + number] = counts[axis.root()]
+        results: dict[int, Any] = {}
+        has_homes = self.read(shared)
+        for kernel, workspace in zip(self.kernels, buffers.of):
+            if kernel.phase.axis is None:
+                x, y, t = workspace.addresses
+                kernel.main(x, shared.ctypes.data, shared.ctypes.data + kernel.phase.place * shared.itemsize, t)
+            else:
+                self.run(kernel, workspace, shared, arrays, counts[kernel.phase.axis.root()], results)
+        place = self.kernels[-1].phase.place
+        outputs = len(self.trace.tape.outputs) - len(self.trace.set)
+        self.write(shared[place + outputs : place + len(self.trace.tape.outputs)], place, shared, has_homes)
+        y = Results(shared[place : place + outputs].tolist())
+        y.rows = [shaped(results[id(output)], output) for output in self.batch.outputs]
+        self.free.append(buffers)
+        return self.trace.answer(y)
+
+    def rows_of(self, leaves: Sequence[Any]) -> tuple[dict[Source, Any], dict[Axis, int]]:
+        """The array of each source, rows first, and how many rows there are; ValueError if arguments differ in it."""
+        arrays = dict(self.constants)
+        for source in self.batch.sources.values():
+            if source.array is None:
+                arrays[source] = contiguous(leaves[source.leaf], source.in_axis, self.kind)
+        counts: dict[Axis, int] = {}
+        for source, array in arrays.items():
+            many = counts.setdefault(source.axis.root(), len(array))
+            if many != len(array):
+                raise ValueError(
+                    f"all arguments of a vmap must have the same number of rows, not {many} and {len(array)}"
+                )
+            if not many:
+                raise ValueError("there are no rows to run a vmap on")
+        return arrays, counts
+
+    def run(
+        self,
+        kernel: Kernel,
+        workspace: Workspace,
+        shared: Any,
+        arrays: dict[Source, Any],
+        rows: int,
+        results: dict[int, Any],
+    ) -> None:
+        """A phase on rows: its outputs into new arrays, its sums into `shared`."""
+        phase, chunk, unit = kernel.phase, kernel.chunk, shared.itemsize
+        inputs, at = [], 0
+        for source in phase.sources:
+            steps = (chunk.columns, 1) if chunk.row_by_row else (1, chunk.rows)
+            inputs.append(Column(arrays[source].ctypes.data, source.columns, at * steps[1], *steps))
+            at += source.columns
+        outputs, wide = [], 0
+        for output in phase.row_outputs:
+            array = results[id(output)] = np.empty((rows, len(output.rows)), self.kind)
+            outputs.append(Column(array.ctypes.data, len(output.rows), wide * chunk.rows))
+            wide += len(output.rows)
+        columns = (Column * len(inputs))(*inputs), (Column * len(outputs))(*outputs)
+        this = Pass(
+            ctypes.cast(kernel.main, Pointer),
+            shared.ctypes.data,
+            chunk.rows,
+            *(x for part in columns for x in (ctypes.addressof(part), ctypes.addressof(part) + ctypes.sizeof(part))),
+            wide * chunk.rows,
+            phase.sums,
+            at * (1 if chunk.row_by_row else chunk.rows),
+            0 if not phase.masked else chunk.columns if chunk.row_by_row else 1,
+        )
+        chunks = -(-rows // chunk.rows)
+        each = max(CHUNKS, -(-chunks // SEGMENTS)) * chunk.rows
+        segments = [(start, min(start + each, rows)) for start in range(0, rows, each)]
+        sums = np.zeros((len(segments), phase.sums), self.kind)
+        address, step = sums.ctypes.data, phase.sums * unit
+
+        def work(which: Sequence[int], own: Workspace) -> None:
+            for k in which:
+                self.driver.run(ctypes.addressof(this), *segments[k], *own.addresses, address + k * step)
+
+        assert phase.axis is not None
+        threads = min(phase.axis.root().threads, len(segments))
+        if threads > 1:
+            shares = [range(k, len(segments), threads) for k in range(threads)]
+            tasks = [pool(threads).submit(work, share, Workspace(kernel, self.kind)) for share in shares[1:]]
+            work(shares[0], workspace)
+            for task in tasks:
+                task.result()
+        else:
+            work(range(len(segments)), workspace)
+        total = shared[phase.place : phase.place + phase.sums]
+        total[:] = sums[0]
+        for part in sums[1:]:
+            total += part
+
+    def read(self, shared: Any) -> bool:
+        """The live numbers into the first of `shared`; whether they have homes."""
+        trace, at = self.trace, native.machine()
+        if not trace.live and not trace.set:
+            return True
+        if at is not None and self.native.table is not None:
+            table = ctypes.addressof(self.native.table)
+            if at.read_weights(table, shared.ctypes.data):
+                return True
+            if self.native.settle() and at.read_weights(table, shared.ctypes.data):
+                return True
+        shared[: len(trace.live)] = [native.live_number(v, name) for v, name in trace.live]
+        return False
+
+    def write(self, numbers: Any, place: int, shared: Any, has_homes: bool) -> None:
+        """The numbers that are set into their homes, or else one by one."""
+        at, table = native.machine(), self.native.table
+        if not self.trace.set:
+            return
+        if has_homes and at is not None and table is not None:
+            at.write_results(ctypes.addressof(table), shared.ctypes.data + place * shared.itemsize)
+            return
+        for (v, name), number in zip(self.trace.set, numbers.tolist()):
+            setattr(v, name, number)
+
+    def ir(self, stage: str) -> str:
+        """All phases at one of STAGES."""
+        if stage not in STAGES:
+            raise ValueError(f"stage must be one of {', '.join(STAGES)}, not {stage!r}")
+        comment = {"mlir": "//", "llvm-dialect": "//"}.get(stage, ";" if stage == "llvm" else "#")
+        parts = []
+        for kernel in self.kernels:
+            if len(self.kernels) > 1:
+                parts.append(f"{comment} {title(kernel)}")
+            parts.append(kernel.code.ir(stage))
+        return "\n".join(parts)
+
+    def explain(self) -> str:
+        """What was found and made of it, in plain words, phase by phase."""
+        from micrograd.jit.explain import explanation
+
+        lines = [
+            f"{len(self.trace.tape)} operations and leaves traced in {self.seconds['trace']:.3f} s, rows once only."
+        ]
+        for kernel in self.kernels:
+            code = kernel.code
+            lines += [
+                f"{title(kernel)}:",
+                *(
+                    "  " + line
+                    for line in explanation(code.trace, self.dtype, code.loops, code.schedule, code.seconds).split(
+                        "\n"
+                    )[2:]
+                ),
+            ]
+        return "\n".join(lines)
+
+
+def title(kernel: Kernel) -> str:
+    phase = kernel.phase
+    if phase.axis is None:
+        return f"once: {len(phase.tape.outputs)} numbers"
+    return (
+        f"for every {kernel.chunk.rows} rows: {phase.columns} numbers of each come in, "
+        f"{phase.wide_outputs} go out, {phase.sums} sums over them"
+    )
+
+
+def contiguous(array: Any, in_axis: int, kind: Any) -> Any:
+    """The array with its rows first, one after the other in memory."""
+    return np.ascontiguousarray(np.moveaxis(np.asarray(array), in_axis, 0), dtype=kind)
+
+
+def shaped(result: Any, output: RowOutput) -> Any:
+    """The results of all rows in the shape that they have in Python."""
+    array = result.reshape(len(result), *output.shape)
+    if output.truth:
+        array = array != 0
+    return array.tolist() if output.as_list else array

@@ -1,0 +1,219 @@
+"""Phases: a tape on which some numbers belong to rows, cut into tapes that run one after the other.
+
+What comes in: a tape and what its trace knows of rows. What goes out: a list of `Phase`s. One kind runs once a call,
+the other once for every few rows, a chunk. A sum over rows is what parts them: what needs it has to wait until all rows
+have been run. So there is, as a rule, a phase before the rows, for what is the same for all of them, one on the rows,
+and one after them; where a second sum needs the first, the rows are run again, and calculate again what they need.
+
+All phases share one array of numbers, `shared`: the weights, the inputs that are no row's, then what each phase leaves
+for those after it. The last phase's outputs are those of the trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from micrograd.jit.rows import SUM, WIDE, Axis, Batch, RowOutput, Source
+from micrograd.jit.tape import ABSENT, CONSTANT, INPUT, WEIGHT, Tape
+
+ALIGNED = 16  # the outputs of a phase begin at a multiple of so many elements of `shared`
+
+
+@dataclass
+class Phase:
+    """A tape whose weight i is number i of `shared`, and whose outputs go there from `place` on.
+
+    One on rows has an `axis`; its input i is column i of a row, those of `sources` one after the other and then, if
+    `masked`, the mask. Its first outputs are those of a row, of `row_outputs` one after the other; the others are
+    sums, and alone go into `shared`.
+    """
+
+    tape: Tape
+    place: int
+    axis: Axis | None = None
+    sources: list[Source] = field(default_factory=list)
+    masked: bool = False
+    row_outputs: list[RowOutput] = field(default_factory=list)
+
+    @property
+    def columns(self) -> int:
+        return sum(source.columns for source in self.sources) + self.masked
+
+    @property
+    def wide_outputs(self) -> int:
+        return sum(len(output.rows) for output in self.row_outputs)
+
+    @property
+    def sums(self) -> int:
+        return len(self.tape.outputs) - self.wide_outputs
+
+
+@dataclass
+class Plan:
+    """The phases in order; `shared` has `size` numbers, of which the first are so many weights, then inputs."""
+
+    phases: list[Phase]
+    weights: int
+    inputs: int
+    size: int
+
+
+class Cutter:
+    """The levels of a tape's rows. What is not wide is on an even level, what is wide on an odd one: above what it
+    needs, and a sum above the rows that it sums."""
+
+    def __init__(self, tape: Tape, batch: Batch, weights: int):
+        self.tape, self.batch = tape, batch
+        self.outputs = list(tape.outputs)
+        tape.outputs = [*self.outputs, *(i for output in batch.outputs for i in output.rows)]
+        self.needed = tape.needed()
+        tape.outputs = self.outputs
+        self.level: dict[int, int] = {}
+        self.early: set[int] = set()  # what is not wide, and is needed on rows
+        self.place: dict[int, int] = {}  # in `shared`
+        self.size = weights + batch.inputs
+        self.weights = weights
+        for i in self.needed:
+            self.level[i] = self.level_of(i)
+        for i in reversed(self.needed):
+            if self.is_wide(i) or i in self.early:
+                self.early.update(j for j in self.operands(i) if not self.is_wide(j))
+
+    def is_wide(self, i: int) -> bool:
+        return self.batch.axis_of(i) is not None
+
+    def operands(self, i: int) -> list[int]:
+        """The rows that row i needs."""
+        tape = self.tape
+        if tape.codes[i] in (CONSTANT, WEIGHT, INPUT):
+            return []
+        if tape.codes[i] == SUM:
+            return [tape.first[i]]
+        return [j for j in (tape.first[i], tape.second[i], tape.third.get(i, ABSENT)) if j != ABSENT]
+
+    def level_of(self, i: int) -> int:
+        if self.tape.codes[i] == SUM:
+            return self.level[self.tape.first[i]] // 2 * 2 + 2
+        level = max((self.level[j] for j in self.operands(i)), default=0)
+        return level | 1 if self.is_wide(i) else level
+
+    def is_leaf(self, i: int) -> bool:
+        return self.tape.codes[i] in (CONSTANT, WEIGHT, INPUT)
+
+    def plan(self) -> Plan:
+        phases: list[Phase] = []
+        for level in range(0, max(self.level.values(), default=0) + 2, 2):
+            before = [
+                i
+                for i in self.needed
+                if i in self.early and self.level[i] == level and not self.is_leaf(i) and self.tape.codes[i] != SUM
+            ]
+            if before:
+                phases.append(self.once(before))
+            phases += self.on_rows(level)
+        phases.append(self.once(self.outputs))
+        return Plan(phases, self.weights, self.batch.inputs, self.size)
+
+    def reserve(self, many: int) -> int:
+        """A place in `shared` for so many numbers."""
+        place = -(-self.size // ALIGNED) * ALIGNED
+        self.size = place + many
+        return place
+
+    def once(self, outputs: list[int]) -> Phase:
+        """A phase that leaves these numbers."""
+        phase = self.part(outputs)
+        phase.place = self.reserve(len(outputs))
+        for k, i in enumerate(outputs):
+            self.place.setdefault(i, phase.place + k)
+        return phase
+
+    def on_rows(self, level: int) -> list[Phase]:
+        """The phases on rows between this level and the next: one for each number of rows."""
+        sums: dict[Axis, list[int]] = {}
+        for i in self.needed:
+            if self.tape.codes[i] == SUM and self.level[i] == level + 2:
+                axis = self.batch.axis_of(self.tape.first[i])
+                if axis is None:
+                    self.tape.refuse("a sum over rows of what is the same for all of them")
+                sums.setdefault(axis, []).append(i)
+        wide: dict[Axis, list[RowOutput]] = {}
+        for output in self.batch.outputs:
+            levels = [self.level[i] | 1 for i in output.rows]
+            if max(levels, default=1) == level + 1:
+                wide.setdefault(output.axis.root(), []).append(output)
+        return [self.pass_over(axis, sums.get(axis, []), wide.get(axis, [])) for axis in dict.fromkeys([*sums, *wide])]
+
+    def pass_over(self, axis: Axis, sums: list[int], outputs: list[RowOutput]) -> Phase:
+        """The phase on rows for these sums and outputs. The sums that are gradients come in the order of what they are
+        the gradients of."""
+        sums = sorted(sums, key=self.hint)
+        rows = [i for output in outputs for i in output.rows]
+        phase = self.part([*rows, *sums], axis)
+        phase.row_outputs = outputs
+        phase.place = self.reserve(len(sums))
+        for k, i in enumerate(sums):
+            self.place[i] = phase.place + k
+        return phase
+
+    def hint(self, i: int) -> int:
+        """By what a sum is sorted: the weight that it is the gradient of, if it is one; others come first."""
+        of = self.tape.second[i]
+        if of == ABSENT:
+            return -2
+        return self.tape.first[of] if self.tape.codes[of] == WEIGHT else -1
+
+    def part(self, outputs: list[int], axis: Axis | None = None) -> Phase:
+        """The phase that calculates these numbers, from what is in `shared`."""
+        stop = self.place
+        wanted: set[int] = set()
+        stack = list(outputs)
+        while stack:
+            i = stack.pop()
+            if i in wanted:
+                continue
+            wanted.add(i)
+            if i not in stop:
+                stack += self.operands(i)
+        tape = Tape()
+        phase = Phase(tape, 0, axis)
+        columns = self.columns([i for i in wanted if self.tape.codes[i] == INPUT], phase) if axis else {}
+        new: dict[int, int] = {}
+        for i in sorted(wanted):
+            code, first = self.tape.codes[i], self.tape.first[i]
+            if i in stop:
+                new[i] = tape.leaf_row(WEIGHT, stop[i])
+            elif code == CONSTANT:
+                new[i] = tape.constant_row(self.tape.constants[first])
+            elif code == WEIGHT:
+                new[i] = tape.leaf_row(WEIGHT, first)
+            elif code == INPUT and first < WIDE:
+                new[i] = tape.leaf_row(WEIGHT, self.weights + first)
+            elif code == INPUT:
+                new[i] = tape.leaf_row(INPUT, columns[first - WIDE])
+            else:
+                new[i] = tape.row(code, *[new[j] for j in self.operands(i)])
+        tape.outputs = [new[i] for i in outputs]
+        tape.close()
+        return phase
+
+    def columns(self, inputs: Iterable[int], phase: Phase) -> dict[int, int]:
+        """The column of each of these inputs of a row; the phase is told of all columns."""
+        numbers = {self.tape.first[i] - WIDE for i in inputs if self.tape.first[i] >= WIDE}
+        columns: dict[int, int] = {}
+        for source in self.batch.sources.values():
+            own = range(source.first, source.first + source.columns)
+            if not numbers.isdisjoint(own):
+                start = phase.columns
+                phase.sources.append(source)
+                columns.update((number, start + k) for k, number in enumerate(own))
+        if not numbers <= columns.keys():  # what is left is the mask
+            columns.update((number, phase.columns) for number in numbers - columns.keys())
+            phase.masked = True
+        return columns
+
+
+def cut(tape: Tape, batch: Batch, weights: int) -> Plan:
+    """The phases of a tape that has so many weights."""
+    return Cutter(tape, batch, weights).plan()

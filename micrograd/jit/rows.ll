@@ -1,0 +1,211 @@
+; Running a phase on rows: chunk by chunk, in and out of buffers that its `main` works on. See `batched`, which puts
+; numbers for what begins with $: the float type, a vector of it that fills 64 bytes, how many that holds, and the bytes
+; and the alignment of an element.
+
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+
+; rows x columns elements, from one place with strides to another; strides in elements.
+define internal void @copy(ptr %to, i64 %to.row, i64 %to.column, ptr %from, i64 %from.row, i64 %from.column,
+                           i64 %rows, i64 %columns) {
+  %to.dense = icmp eq i64 %to.row, 1
+  %from.dense = icmp eq i64 %from.row, 1
+  %side.by.side = and i1 %to.dense, %from.dense
+  br i1 %side.by.side, label %by.column, label %columns.too
+columns.too:
+  %to.flat = icmp eq i64 %to.column, 1
+  %from.flat = icmp eq i64 %from.column, 1
+  %in.rows = and i1 %to.flat, %from.flat
+  br i1 %in.rows, label %by.row, label %one.by.one
+
+by.column: ; the rows of a column lie side by side
+  %bytes = mul i64 %rows, $BYTES
+  br label %column
+column:
+  %c = phi i64 [0, %by.column], [%c.1, %copy.column]
+  %more.columns = icmp slt i64 %c, %columns
+  br i1 %more.columns, label %copy.column, label %done
+copy.column:
+  %c.to = mul i64 %c, %to.column
+  %c.from = mul i64 %c, %from.column
+  %column.to = getelementptr $FLOAT, ptr %to, i64 %c.to
+  %column.from = getelementptr $FLOAT, ptr %from, i64 %c.from
+  call void @llvm.memcpy.p0.p0.i64(ptr %column.to, ptr %column.from, i64 %bytes, i1 false)
+  %c.1 = add i64 %c, 1
+  br label %column
+
+by.row: ; the columns of a row do
+  %row.bytes = mul i64 %columns, $BYTES
+  br label %row
+row:
+  %r = phi i64 [0, %by.row], [%r.1, %copy.row]
+  %more.rows = icmp slt i64 %r, %rows
+  br i1 %more.rows, label %copy.row, label %done
+copy.row:
+  %r.to = mul i64 %r, %to.row
+  %r.from = mul i64 %r, %from.row
+  %row.to = getelementptr $FLOAT, ptr %to, i64 %r.to
+  %row.from = getelementptr $FLOAT, ptr %from, i64 %r.from
+  call void @llvm.memcpy.p0.p0.i64(ptr %row.to, ptr %row.from, i64 %row.bytes, i1 false)
+  %r.1 = add i64 %r, 1
+  br label %row
+
+one.by.one:
+  br label %outer
+outer:
+  %i = phi i64 [0, %one.by.one], [%i.1, %outer.next]
+  %more.outer = icmp slt i64 %i, %rows
+  br i1 %more.outer, label %outer.begin, label %done
+outer.begin:
+  %i.to = mul i64 %i, %to.row
+  %i.from = mul i64 %i, %from.row
+  %outer.to = getelementptr $FLOAT, ptr %to, i64 %i.to
+  %outer.from = getelementptr $FLOAT, ptr %from, i64 %i.from
+  br label %inner
+inner:
+  %j = phi i64 [0, %outer.begin], [%j.1, %element]
+  %more.inner = icmp slt i64 %j, %columns
+  br i1 %more.inner, label %element, label %outer.next
+element:
+  %j.to = mul i64 %j, %to.column
+  %j.from = mul i64 %j, %from.column
+  %element.to = getelementptr $FLOAT, ptr %outer.to, i64 %j.to
+  %element.from = getelementptr $FLOAT, ptr %outer.from, i64 %j.from
+  %x = load $FLOAT, ptr %element.from
+  store $FLOAT %x, ptr %element.to
+  %j.1 = add i64 %j, 1
+  br label %inner
+outer.next:
+  %i.1 = add i64 %i, 1
+  br label %outer
+
+done:
+  ret void
+}
+
+; to[k] += from[k]
+define void @accumulate(ptr %to, ptr %from, i64 %n) {
+  %whole = and i64 %n, -$WIDTH
+  br label %vectors
+vectors:
+  %v = phi i64 [0, %0], [%v.1, %vector]
+  %more.vectors = icmp slt i64 %v, %whole
+  br i1 %more.vectors, label %vector, label %singles
+vector:
+  %v.to = getelementptr $FLOAT, ptr %to, i64 %v
+  %v.from = getelementptr $FLOAT, ptr %from, i64 %v
+  %a = load $VECTOR, ptr %v.to, align $BYTES
+  %b = load $VECTOR, ptr %v.from, align $BYTES
+  %ab = fadd $VECTOR %a, %b
+  store $VECTOR %ab, ptr %v.to, align $BYTES
+  %v.1 = add i64 %v, $WIDTH
+  br label %vectors
+singles:
+  %k = phi i64 [%whole, %vectors], [%k.1, %single]
+  %more = icmp slt i64 %k, %n
+  br i1 %more, label %single, label %done
+single:
+  %k.to = getelementptr $FLOAT, ptr %to, i64 %k
+  %k.from = getelementptr $FLOAT, ptr %from, i64 %k
+  %c = load $FLOAT, ptr %k.to
+  %d = load $FLOAT, ptr %k.from
+  %cd = fadd $FLOAT %c, %d
+  store $FLOAT %cd, ptr %k.to
+  %k.1 = add i64 %k, 1
+  br label %singles
+done:
+  ret void
+}
+
+; The rows from `first` to `last` of a Pass. x, y and t are buffers for one chunk; sums, which begin as zeros, get what
+; the chunks have of them.
+define void @run(ptr %pass, i64 %first, i64 %last, ptr %x, ptr %y, ptr %t, ptr %sums) {
+  %main = get ptr %pass.main
+  %shared = get ptr %pass.shared
+  %chunk = get i64 %pass.chunk
+  %inputs = get ptr %pass.inputs
+  %inputs.end = get ptr %pass.inputs_end
+  %outputs = get ptr %pass.outputs
+  %outputs.end = get ptr %pass.outputs_end
+  %sums.at = get i64 %pass.sums_at
+  %sums.count = get i64 %pass.sums
+  %mask.at = get i64 %pass.mask_at
+  %mask.stride = get i64 %pass.mask_stride
+  %has.mask = icmp ne i64 %mask.stride, 0
+  %y.sums = getelementptr $FLOAT, ptr %y, i64 %sums.at
+  br label %next
+next:
+  %row = phi i64 [%first, %0], [%row.1, %outputs.done]
+  %more = icmp slt i64 %row, %last
+  br i1 %more, label %begin, label %done
+begin:
+  %left = sub i64 %last, %row
+  %is.last = icmp slt i64 %left, %chunk
+  %n = select i1 %is.last, i64 %left, i64 %chunk
+  br label %input
+input:
+  %in = phi ptr [%inputs, %begin], [%in.1, %padded]
+  %no.more.inputs = icmp eq ptr %in, %inputs.end
+  br i1 %no.more.inputs, label %mask, label %copy.in
+copy.in:
+  %in.array = get ptr %in.array
+  %in.columns = get i64 %in.columns
+  %in.at = get i64 %in.at
+  %in.row = get i64 %in.row
+  %in.column = get i64 %in.column
+  %in.offset = mul i64 %row, %in.columns
+  %in.from = getelementptr $FLOAT, ptr %in.array, i64 %in.offset
+  %in.to = getelementptr $FLOAT, ptr %x, i64 %in.at
+  call void @copy(ptr %in.to, i64 %in.row, i64 %in.column, ptr %in.from, i64 %in.columns, i64 1, i64 %n, i64 %in.columns)
+  %in.last = sub i64 %n, 1
+  %in.last.offset = mul i64 %in.last, %in.columns
+  %in.last.from = getelementptr $FLOAT, ptr %in.from, i64 %in.last.offset
+  %in.pad.offset = mul i64 %n, %in.row
+  %in.pad.to = getelementptr $FLOAT, ptr %in.to, i64 %in.pad.offset
+  %in.pad = sub i64 %chunk, %n
+  %is.whole = icmp eq i64 %in.pad, 0
+  br i1 %is.whole, label %padded, label %pad
+pad: ; the rest are the last row again
+  call void @copy(ptr %in.pad.to, i64 %in.row, i64 %in.column, ptr %in.last.from, i64 0, i64 1, i64 %in.pad, i64 %in.columns)
+  br label %padded
+padded:
+  %in.1 = getelementptr i8, ptr %in, i64 $COLUMNS
+  br label %input
+mask:
+  br i1 %has.mask, label %mask.next, label %work
+mask.next:
+  %m = phi i64 [0, %mask], [%m.1, %mask.set]
+  %more.mask = icmp slt i64 %m, %chunk
+  br i1 %more.mask, label %mask.set, label %work
+mask.set:
+  %m.step = mul i64 %m, %mask.stride
+  %m.at = add i64 %m.step, %mask.at
+  %m.to = getelementptr $FLOAT, ptr %x, i64 %m.at
+  %there = icmp slt i64 %m, %n
+  %truth = uitofp i1 %there to $FLOAT
+  store $FLOAT %truth, ptr %m.to
+  %m.1 = add i64 %m, 1
+  br label %mask.next
+work:
+  call void %main(ptr %x, ptr %shared, ptr %y, ptr %t)
+  call void @accumulate(ptr %sums, ptr %y.sums, i64 %sums.count)
+  br label %output
+output:
+  %out = phi ptr [%outputs, %work], [%out.1, %copy.out]
+  %no.more.outputs = icmp eq ptr %out, %outputs.end
+  br i1 %no.more.outputs, label %outputs.done, label %copy.out
+copy.out:
+  %out.array = get ptr %out.array
+  %out.columns = get i64 %out.columns
+  %out.at = get i64 %out.at
+  %out.offset = mul i64 %row, %out.columns
+  %out.to = getelementptr $FLOAT, ptr %out.array, i64 %out.offset
+  %out.from = getelementptr $FLOAT, ptr %y, i64 %out.at
+  call void @copy(ptr %out.to, i64 %out.columns, i64 1, ptr %out.from, i64 1, i64 %chunk, i64 %n, i64 %out.columns)
+  %out.1 = getelementptr i8, ptr %out, i64 $COLUMNS
+  br label %output
+outputs.done:
+  %row.1 = add i64 %row, %chunk
+  br label %next
+done:
+  ret void
+}

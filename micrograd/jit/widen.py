@@ -1,0 +1,259 @@
+"""Widening: loop nests for one row become loop nests for a chunk of rows.
+
+What comes in: a `Program` of nests that `roll` found in a phase on rows, and how many rows a chunk has. What goes out:
+the same with one dimension more, the innermost, in every nest and in every array of which each row has its own; and
+what was marked as a sum over rows is one.
+
+    >>> from micrograd.jit.roll import roll
+    >>> from micrograd.jit.tape import ROW_SUM, CODE, Tape
+    >>> tape = Tape()
+    >>> z = tape.weight(0) * tape.input(0) + tape.weight(1) * tape.input(1)
+    >>> tape.outputs = [z.index, tape.row(CODE[ROW_SUM], z.index)]
+    >>> print(widened(roll(tape), Chunk(8, columns=2, outputs=1)))
+    x[16]: input
+    w[2]: weight
+    y[9]: output
+    s[i<8] = w[0]*x[i]
+    s[i+8 for i<8] = w[1]*x[i+8]
+    s[i+16 for i<8] = s[i] + s[i+8]
+    y[i<8] = s[i+16]
+    y[8] = sum_{r<8} s[r+16]
+
+In memory the numbers of one kind of all rows lie side by side. Only what comes in may lie row by row instead: that is
+how it is given, and a product of matrices reads it either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from micrograd.jit.nests import (
+    Access,
+    AffineMap,
+    Apply,
+    Array,
+    Block,
+    Constant,
+    Domain,
+    Expression,
+    Loop,
+    Nest,
+    Program,
+    Sum,
+    changed_mask,
+)
+from micrograd.jit.tape import ROW_SUM
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """So many rows, of so many columns and outputs each; `row_by_row` if x has one after the other."""
+
+    rows: int
+    columns: int
+    outputs: int
+    row_by_row: bool = False
+
+
+class Widener:
+    """The arrays of the chunk so far, and which of them are no row's own."""
+
+    def __init__(self, program: Program, chunk: Chunk):
+        self.program, self.chunk = program, chunk
+        self.arrays: dict[str, Array] = {}
+        # What is not wide: what is given once for all rows, and what sums over rows are written to.
+        self.narrow = {name for name, a in program.arrays.items() if a.kind not in ("input", "output", "temporary")}
+        self.narrow |= {nest.destination.array for nest in self.sums() if nest.destination.array not in ("y", "s")}
+        self.narrow_scalars: dict[int, int] = {}  # of the array s, the elements that are sums, and their new places
+
+    def sums(self) -> Iterator[Nest]:
+        return (nest for nest in self.program.statements() if is_row_sum(nest.body))
+
+    def run(self) -> Program:
+        rows, chunk = self.chunk.rows, self.chunk
+        for nest in self.sums():
+            if nest.destination.array == "s":
+                self.narrow_scalars[nest.destination.map.offset] = len(self.narrow_scalars)
+        for name, array in self.program.arrays.items():
+            size = array.size if name in self.narrow else array.size * rows
+            if array.kind == "input":
+                size = chunk.columns * rows
+            elif array.kind == "output":
+                size = array.size + chunk.outputs * (rows - 1)
+            self.arrays[name] = replace(array, size=size)
+        if self.narrow_scalars:
+            self.arrays["u"] = Array("u", "temporary", len(self.narrow_scalars))
+        items: list[Nest | Block | Loop] = []
+        for item in self.program.items:
+            if isinstance(item, Block):
+                for statement in item.statements():
+                    items += self.nest(statement, 0)
+            elif isinstance(item, Loop):
+                items.append(self.loop(item, 1))
+            else:
+                items += self.nest(item, 0)
+        return Program(self.arrays, items)
+
+    def loop(self, loop: Loop, counters: int) -> Loop:
+        items: list[Nest | Loop] = []
+        for item in loop.items:
+            if isinstance(item, Loop):
+                items.append(self.loop(item, counters + 1))
+            else:
+                items += self.nest(item, counters)
+        return Loop(loop.extent, tuple(items))
+
+    def nest(self, nest: Nest, counters: int) -> list[Nest]:
+        """The nest in a chunk; two if it sums what has to be there first."""
+        outer = counters + len(nest.domain.extents)
+        change = self.changer(outer)
+        if not is_row_sum(nest.body):
+            if not self.is_wide(nest.destination, outer):
+                return [Nest(nest.domain, self.narrowed(nest.destination), self.narrow_copy(nest.body))]
+            domain = Domain(
+                (*nest.domain.extents, self.chunk.rows),
+                changed_mask(nest.domain.mask, lambda a: spread(a, outer, 0)),
+            )
+            return [Nest(domain, self.access(nest.destination, outer), change(nest.body))]
+        assert isinstance(nest.body, Apply)
+        (body,) = nest.body.operands
+        try:
+            return [Nest(nest.domain, self.narrowed(nest.destination), self.summed(body, outer))]
+        except NestedSumError:
+            name = f"rows{len(self.arrays)}"
+            size = nest.domain.size
+            self.arrays[name] = Array(name, "temporary", size * self.chunk.rows)
+            strides = [0] * counters
+            step = size
+            for extent in nest.domain.extents:
+                step //= extent
+                strides.append(step * self.chunk.rows)
+            if counters:
+                raise
+            first = Nest(
+                Domain(
+                    (*nest.domain.extents, self.chunk.rows),
+                    changed_mask(nest.domain.mask, lambda a: spread(a, outer, 0)),
+                ),
+                Access(name, AffineMap(0, (*strides, 1))),
+                change(body),
+            )
+            total = Sum(Domain((self.chunk.rows,)), Access(name, AffineMap(0, (*strides, 1))))
+            return [first, Nest(nest.domain, self.narrowed(nest.destination), total)]
+
+    def summed(self, x: Expression, outer: int) -> Expression:
+        """The sum of an expression over the rows; NestedSumError if that would be one of a sum inside an operation."""
+        change = self.changer(outer)
+        rows = self.chunk.rows
+        if isinstance(x, Sum):
+            mask = changed_mask(x.domain.mask, lambda a: spread(a, outer, 0))
+            if contains_sum(x.body):
+                raise NestedSumError
+            body = self.expression(x.body, outer)
+            return Sum(Domain((rows, *x.domain.extents), mask), body)
+        if isinstance(x, Apply) and x.op in ("add", "sub", "neg") and contains_sum(x):
+            return Apply(x.op, tuple(self.summed(operand, outer) for operand in x.operands))
+        if isinstance(x, Apply) and x.op == "mul" and contains_sum(x):
+            a, b = x.operands
+            if isinstance(a, Constant):
+                return Apply("mul", (a, self.summed(b, outer)))
+            raise NestedSumError
+        if contains_sum(x):
+            raise NestedSumError
+        return Sum(Domain((rows,)), change(x))
+
+    def changer(self, outer: int) -> Callable[[Expression], Expression]:
+        return lambda x: self.expression(x, outer)
+
+    def expression(self, x: Expression, outer: int) -> Expression:
+        """The expression with a dimension for the rows behind the first `outer` ones."""
+        if isinstance(x, Access):
+            return self.constant(x) or self.access(x, outer)
+        if isinstance(x, Sum):
+            mask = changed_mask(x.domain.mask, lambda a: spread(a, outer, 0))
+            return Sum(Domain(x.domain.extents, mask), self.expression(x.body, outer))
+        if isinstance(x, Apply):
+            return Apply(x.op, tuple(self.expression(operand, outer) for operand in x.operands))
+        return x
+
+    def constant(self, x: Access) -> Constant | None:
+        """The number that stands in a table at a fixed place."""
+        values = self.program.arrays[x.array].values if x.array in self.program.arrays else None
+        if values is None or x.gather is not None or any(x.map.strides):
+            return None
+        return Constant(float(values[x.map.offset]))
+
+    def is_wide(self, access: Access, outer: int) -> bool:
+        if access.array == "s" and access.map.offset in self.narrow_scalars and not any(access.map.strides):
+            return False
+        if access.array == "y":
+            return access.map.offset < self.chunk.outputs
+        return access.array not in self.narrow
+
+    def access(self, access: Access, outer: int) -> Access:
+        chunk, affine = self.chunk, access.map
+        if not self.is_wide(access, outer):
+            narrow = self.narrowed(access)
+            gather = None if narrow.gather is None else self.access(narrow.gather, outer)
+            return Access(narrow.array, spread(narrow.map, outer, 0), gather)
+        scale, stride = chunk.rows, 1
+        if self.program.arrays[access.array].kind == "input" and chunk.row_by_row:
+            scale, stride = 1, chunk.columns
+        scaled = AffineMap(affine.offset * scale, tuple(s * scale for s in affine.strides))
+        gather = None
+        if access.gather is not None:
+            gather = Access(self.scaled_table(access.gather.array, scale), spread(access.gather.map, outer, 0))
+        return Access(access.array, spread(scaled, outer, stride), gather)
+
+    def scaled_table(self, name: str, scale: int) -> str:
+        """The name of a table of indices into an array that has become wide."""
+        if scale == 1:
+            return name
+        new = f"{name}_{scale}"
+        if new not in self.arrays:
+            table = self.program.arrays[name]
+            assert table.values is not None
+            self.arrays[new] = replace(table, name=new, values=table.values * np.int64(scale))
+        return new
+
+    def narrowed(self, access: Access) -> Access:
+        """An access to what is not wide, where that stands in a chunk."""
+        if access.array == "y":
+            offset = access.map.offset + self.chunk.outputs * (self.chunk.rows - 1)
+            return Access("y", AffineMap(offset, access.map.strides), access.gather)
+        if access.array == "s":
+            return Access("u", AffineMap(self.narrow_scalars[access.map.offset]))
+        return access
+
+    def narrow_copy(self, x: Expression) -> Expression:
+        """What is written to a place that is not wide: a copy of a sum over rows."""
+        if isinstance(x, Access):
+            return self.narrowed(x)
+        if isinstance(x, Apply):
+            return Apply(x.op, tuple(map(self.narrow_copy, x.operands)))
+        return x
+
+
+class NestedSumError(ValueError):
+    """A sum over rows of an operation on a sum."""
+
+
+def is_row_sum(x: Expression) -> bool:
+    return isinstance(x, Apply) and x.op == ROW_SUM
+
+
+def contains_sum(x: Expression) -> bool:
+    return isinstance(x, Sum) or isinstance(x, Apply) and any(map(contains_sum, x.operands))
+
+
+def spread(affine: AffineMap, outer: int, stride: int) -> AffineMap:
+    """The map with one stride more, behind the first `outer` ones."""
+    return AffineMap(affine.offset, (*affine.strides[:outer], stride, *affine.strides[outer:]))
+
+
+def widened(program: Program, chunk: Chunk) -> Program:
+    """The program for a chunk of rows."""
+    return Widener(program, chunk).run()
