@@ -1,4 +1,4 @@
-"""The functions of a scalar: exp, tanh, maximum, where... of floats and of `Value`s alike.
+"""The functions of a scalar: exp, tanh, maximum, where... of floats and of `Value`s alike; and a few of lists of them.
 
     >>> from micrograd import ops
     >>> from micrograd.engine import Value
@@ -6,6 +6,8 @@
     1.0
     >>> ops.tanh(Value(1000.0))
     Value(data=1.0, grad=0)
+    >>> ops.take([[1.0, 2.0], [3.0, 4.0]], Value(1))
+    [3.0, 4.0]
 
 On floats they follow IEEE 754, as PyTorch does and as compiled code will: where Python's own arithmetic would raise,
 the answer is an infinity or nan. Anything whose class has a method of the function's name (a Value, or whatever else
@@ -15,8 +17,9 @@ one may put into a Value's data) answers for itself. Derivatives are not here: `
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import wraps
+import operator
+from collections.abc import Callable, Iterable
+from functools import reduce, wraps
 from typing import Any
 
 __all__ = [
@@ -27,14 +30,18 @@ __all__ = [
     "exp",
     "log",
     "maximum",
+    "mean",
     "minimum",
     "number",
     "power",
+    "put",
     "relu",
     "sigmoid",
     "sin",
     "softplus",
     "sqrt",
+    "sum",
+    "take",
     "tanh",
     "where",
 ]
@@ -186,3 +193,61 @@ def minimum(a: float, b: float) -> float:
 def where(condition: float, a: float, b: float) -> float:
     """a where the condition holds (is not 0), else b. The gradient goes to the one that was taken."""
     return a if condition else b
+
+
+def sum(xs: Iterable[Any]) -> Any:
+    """The sum of numbers, Values or both, in their order; 0 of none."""
+    own = method(xs, "sum")
+    return own(xs) if own else reduce(operator.add, map(number, xs), 0)
+
+
+def mean(xs: Iterable[Any]) -> Any:
+    """The arithmetic mean of numbers, Values or both. ValueError if there are none."""
+    own = method(xs, "mean")
+    if own:
+        return own(xs)
+    items = list(xs)
+    if not items:
+        raise ValueError("the mean of no numbers")
+    return sum(items) / len(items)
+
+
+def take(rows: Any, i: Any) -> Any:
+    """rows[i], where the index may be data: a number, a Value, or what a compiler puts in the place of one.
+
+    `rows` is a list of numbers and Values, a list of lists, or an array; negative indices count from its end.
+    IndexError for an index that is out of range or no whole number, TypeError for what is no number.
+    """
+    i = plain(i)
+    own = method(rows, "take") or method(i, "take")
+    return own(rows, i) if own else rows[whole(i, len(rows))]
+
+
+def put(rows: Any, i: Any, x: Any) -> None:
+    """rows[i] = x, in place, where the index may be data, as in `take`; for a list of lists x is a list."""
+    i = plain(i)
+    own = method(rows, "put") or method(i, "put")
+    if own:
+        own(rows, i, x)
+    else:
+        rows[whole(i, len(rows))] = x
+
+
+def method(x: Any, name: str) -> Any:
+    """The method of this name that the class of x has; None for numpy's, which know no Values."""
+    return None if type(x).__module__ == "numpy" else getattr(type(x), name, None)
+
+
+def plain(i: Any) -> Any:
+    """What an index is: its data, if it is a Value."""
+    i = number(i)
+    return getattr(i, "data", i)
+
+
+def whole(i: Any, length: int) -> int:
+    """A number as an index of so many things; IndexError if it is none."""
+    if not i % 1 == 0:
+        raise IndexError(f"index {i} is not a whole number")
+    if not -length <= i < length:
+        raise IndexError(f"index {i} is out of range for length {length}")
+    return int(i)

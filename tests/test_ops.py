@@ -17,7 +17,8 @@ from micrograd.engine import Value
 
 inf, nan = math.inf, math.nan
 
-FUNCTIONS = {name: getattr(ops, name) for name in ops.__all__ if name != "number"}
+OF_LISTS = {"sum", "mean", "take", "put"}
+FUNCTIONS = {name: getattr(ops, name) for name in ops.__all__ if name not in {"number", *OF_LISTS}}
 ARITY = {name: len(inspect.signature(f).parameters) for name, f in FUNCTIONS.items()}
 UNARY = [name for name in FUNCTIONS if ARITY[name] == 1]
 BINARY = [name for name in FUNCTIONS if ARITY[name] == 2]
@@ -53,7 +54,7 @@ def same_sign(a, b):
 
 def test_all_names_the_public_functions_and_nothing_else():
     own = {name for name, f in vars(ops).items() if inspect.isfunction(f) and f.__module__ == ops.__name__}
-    assert own - {"scalar"} == set(ops.__all__)
+    assert own - {"scalar", "method", "plain", "whole"} == set(ops.__all__)
     assert list(ops.__all__) == sorted(ops.__all__)
 
 
@@ -482,3 +483,99 @@ def test_number_makes_plain_numbers():
         assert ops.number(x) == 2
     assert type(ops.number(True)) is int
     assert ops.number(Fraction(1, 3)) == Fraction(1, 3)
+
+
+# --- of lists
+
+
+class Answering:
+    """Something whose class answers for itself."""
+
+    def sum(self):
+        return "sum"
+
+    def mean(self):
+        return "mean"
+
+    def take(self, i):
+        return "take", i
+
+    def put(self, i, x):
+        self.given = i, x
+
+
+def test_sum_and_mean_are_of_numbers_and_values():
+    assert ops.sum([1, 2.5, np.float64(3.0)]) == 6.5
+    assert ops.mean([1, 2, 6]) == 3.0
+    assert ops.sum([]) == 0
+    xs = [Value(1.0), 2.0, Value(4.5)]
+    y = ops.mean(x for x in xs)
+    y.backward()
+    assert (y.data, xs[0].grad, xs[2].grad) == (2.5, 1 / 3, 1 / 3)
+    assert ops.sum(xs).data == 7.5
+
+
+def test_sum_and_mean_of_an_array_are_numbers():
+    total = ops.sum(np.arange(4.0))
+    assert (total, type(total), ops.mean(np.arange(4.0))) == (6.0, float, 1.5)
+
+
+def test_the_mean_of_nothing_is_an_error():
+    with pytest.raises(ValueError, match="the mean of no numbers"):
+        ops.mean([])
+
+
+@pytest.mark.parametrize("function", [ops.sum, ops.mean])
+def test_sum_and_mean_refuse_what_is_no_number(function):
+    with pytest.raises(TypeError, match="expected a number or a Value, got str"):
+        function([1.0, "2"])
+
+
+def test_a_class_of_its_own_answers_for_itself():
+    thing = Answering()
+    assert (ops.sum(thing), ops.mean(thing), ops.take(thing, Value(2))) == ("sum", "mean", ("take", 2))
+    ops.put(thing, 1, 5.0)
+    assert thing.given == (1, 5.0)
+
+
+@pytest.mark.parametrize("i", [-3, -1, 0, 2, 2.0, np.int64(1), np.float32(-2), True, Value(1), Value(-3.0)])
+def test_take_is_indexing_by_what_is_whole(i):
+    k = int(i.data if isinstance(i, Value) else i)
+    values = [Value(0.5), 1.5, Value(2.5)]
+    assert ops.take(values, i) is values[k]
+    assert ops.take([[1, 2], [3, 4], [5, 6]], i) == [[1, 2], [3, 4], [5, 6]][k]
+    assert (ops.take(np.arange(6.0).reshape(3, 2), i) == np.arange(6.0).reshape(3, 2)[k]).all()
+
+
+def test_the_gradient_of_what_was_taken_goes_to_its_row():
+    rows = [[Value(1.0), Value(2.0)], [Value(3.0), Value(4.0)]]
+    (ops.take(rows, 1)[0] * 2).backward()
+    assert [[v.grad for v in row] for row in rows] == [[0, 0], [2.0, 0]]
+
+
+def test_put_sets_in_place():
+    rows = [1.0, 2.0, 3.0]
+    assert ops.put(rows, -1, 5.0) is None
+    ops.put(rows, Value(0), 4.0)
+    assert rows == [4.0, 2.0, 5.0]
+
+
+@pytest.mark.parametrize("i", [3, -4, 1e300, Value(3)])
+def test_an_index_out_of_range_is_an_index_error(i):
+    shown = i.data if isinstance(i, Value) else i
+    for function in (lambda: ops.take([1, 2, 3], i), lambda: ops.put([1, 2, 3], i, 0)):
+        with pytest.raises(IndexError) as caught:
+            function()
+        assert str(caught.value) == f"index {shown} is out of range for length 3"
+
+
+@pytest.mark.parametrize("i", [0.5, nan, inf, -inf, Value(1.5)])
+def test_an_index_that_is_not_whole_is_an_index_error(i):
+    with pytest.raises(IndexError, match="is not a whole number"):
+        ops.take([1, 2, 3], i)
+
+
+@pytest.mark.parametrize("i", ["1", None, [1]])
+def test_an_index_that_is_no_number_is_a_type_error(i):
+    with pytest.raises(TypeError, match="expected a number"):
+        ops.take([1, 2, 3], i)

@@ -32,6 +32,7 @@ declare i64 @PyThread_get_thread_ident()
 declare ptr @aligned_alloc(i64, i64)
 declare void @free(ptr)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+declare double @llvm.floor.f64(double)
 
 ; ---------------------------------------------------------------------------------------------------------------------
 ; Numbers between Python's doubles and buffers of float or double. `single` is 1 for float, 0 for double.
@@ -713,7 +714,39 @@ alone_double:
   ret void
 }
 
-; The rest of a call whose x stands in the block; the block is released. `walk` is used anew.
+; Whether the numbers in y that must be indices are: whole, from -length up to length - 1. `walk` has y.
+define internal i1 @indices_fit(ptr %table, ptr %walk) {
+  %outputs = get i64 %table.outputs
+  %checks = get i64 %table.checks
+  %lengths = get ptr %table.lengths
+  %first = sub i64 %outputs, %checks
+  br label %next
+next:
+  %k = phi i64 [0, %0], [%k.1, %look]
+  %more = icmp slt i64 %k, %checks
+  br i1 %more, label %look, label %fit
+look:
+  %k.1 = add i64 %k, 1
+  %i = add i64 %first, %k
+  %x = call double @number_of(ptr %walk, i64 %i)
+  %length.at = getelementptr double, ptr %lengths, i64 %k
+  %length = load double, ptr %length.at
+  %least = fneg double %length
+  %floor = call double @llvm.floor.f64(double %x)
+  %is_whole = fcmp oeq double %x, %floor
+  %not_low = fcmp oge double %x, %least
+  %not_high = fcmp olt double %x, %length
+  %in_range = and i1 %not_low, %not_high
+  %fits = and i1 %is_whole, %in_range
+  br i1 %fits, label %next, label %misfit
+fit:
+  ret i1 true
+misfit:
+  ret i1 false
+}
+
+; The rest of a call whose x stands in the block; the block is released. `walk` is used anew. Null with an exception set,
+; or without one if some index does not fit: nothing is changed then, and Python will say what is wrong.
 define internal ptr @run(ptr %table, ptr %block, ptr %walk) {
   %x.offset = get i64 %table.x
   %w.offset = get i64 %table.w
@@ -743,10 +776,16 @@ long: ; other threads may go on meanwhile
   call void @PyEval_RestoreThread(ptr %thread)
   br label %finish
 finish:
-  call void @write_homes(ptr %table, ptr %y)
   %code = get ptr %table.answer
   put ptr %code, %walk.code
   put ptr %y, %walk.number
+  %fit = call i1 @indices_fit(ptr %table, ptr %walk)
+  br i1 %fit, label %answer_it, label %misfit
+misfit:
+  call void @release(ptr %table, ptr %block)
+  ret ptr null
+answer_it:
+  call void @write_homes(ptr %table, ptr %y)
   %outputs = get i64 %table.outputs
   %answer = call ptr @build(ptr %walk, i64 %outputs)
   call void @release(ptr %table, ptr %block)
@@ -896,6 +935,13 @@ another:
   br label %next
 run:
   %answer = call ptr @run(ptr %table, ptr %block, ptr %walk)
+  %no_answer = icmp eq ptr %answer, null
+  br i1 %no_answer, label %why, label %done
+why:
+  %error = call ptr @PyErr_Occurred()
+  %failed = icmp ne ptr %error, null
+  br i1 %failed, label %done, label %slow
+done:
   ret ptr %answer
 slow:
   %function = get ptr %dispatch.slow
@@ -915,6 +961,13 @@ define ptr @on_numbers(ptr %self, ptr %numbers) {
   br i1 %refused, label %refuse, label %run
 run:
   %answer = call ptr @run(ptr %table, ptr %block, ptr %walk)
+  %no_answer = icmp eq ptr %answer, null
+  br i1 %no_answer, label %why, label %done
+why:
+  %error = call ptr @PyErr_Occurred()
+  %failed = icmp ne ptr %error, null
+  br i1 %failed, label %done, label %refuse
+done:
   ret ptr %answer
 refuse:
   call void @Py_IncRef(ptr inttoptr (i64 $NotImplemented to ptr))

@@ -41,6 +41,7 @@ from micrograd.jit.homes import ALIGNMENT, Home, Homed, homes, moving
 from micrograd.jit.lower import MachineCode
 from micrograd.jit.signature import Answer, float_of
 from micrograd.jit.trace import SLOTS, Slot, Trace, turn
+from micrograd.ops import whole
 
 C_TYPE: dict[str, Any] = {"f32": ctypes.c_float, "f64": ctypes.c_double}
 FORMS = 4  # that a dispatch tries: each of them costs the later ones time
@@ -75,7 +76,9 @@ class Table(ctypes.Structure):
         ("numbers", Pointer),  # the code of a list of as many numbers as x has
         ("answer", Pointer),  # its code
         ("inputs", Word),  # numbers of x
-        ("outputs", Word),  # numbers of y that belong to the answer
+        ("outputs", Word),  # numbers of y that belong to the answer and the checks, which come last
+        ("lengths", Pointer),  # for each check, of how many things its number must be an index: doubles
+        ("checks", Word),
     )
 
 
@@ -404,7 +407,9 @@ class Native:
         table.numbers, table.answer = map(ctypes.addressof, codes)
         cache = Pointer()
         table.cache = ctypes.addressof(cache)
-        setattr(table, "kept", (self.code, codes, kept, cache))
+        lengths = (ctypes.c_double * len(trace.checks))(*[length for length, _ in trace.checks])
+        table.checks, table.lengths = len(lengths), ctypes.addressof(lengths)
+        setattr(table, "kept", (self.code, codes, kept, cache, lengths))
         weakref.finalize(table, free_block, cache).atexit = False
         return table
 
@@ -448,6 +453,8 @@ class Native:
         plain = [(part.kind, part.first) for part in parts] == [("number", i) for i in range(len(parts))]
         if self.table is None or at is None or self.trace.set or not (parts and plain) or X.dtype.kind not in "fiu":
             return NotImplemented
+        if self.trace.checks:
+            return NotImplemented
         self.settle()
         X = np.ascontiguousarray(X, dtype=np.float64)
         shape = (len(X),) if answer.kind == "number" else (len(X), len(parts))
@@ -469,7 +476,10 @@ class Native:
         else:
             y[0] = ctypes.CFUNCTYPE(self.type)(self.code.address("main"))()
         results = list(y)
-        for (v, name), number in zip(trace.set, results[len(results) - len(trace.set) :]):
+        first_set = len(results) - len(trace.set)
+        for (length, line), number in zip(trace.checks, results[first_set - len(trace.checks) : first_set]):
+            check_index(number, length, line)
+        for (v, name), number in zip(trace.set, results[first_set:]):
             setattr(v, name, number)
         return trace.answer(results)
 
@@ -499,6 +509,14 @@ def free_block(cache: Any) -> None:
     free = ctypes.CDLL(None).free
     free.restype, free.argtypes = None, [Pointer]
     free(block)
+
+
+def check_index(number: float, length: int, line: str) -> None:
+    """IndexError unless a number is an index of so many things; `line` is whose index it is."""
+    try:
+        whole(int(number) if abs(number) < 2**53 and number.is_integer() else number, length)
+    except IndexError as error:
+        raise IndexError(f"{line}: {error}") from None
 
 
 def live_number(v: Value, name: str) -> float:

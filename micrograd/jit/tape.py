@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from micrograd import ops
 from micrograd.engine import Value
+from micrograd.jit import indexing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,6 +89,7 @@ class Tape:
         self.constants: list[float] = []
         self.outputs: list[int] = []
         self.batch: Batch | None = None  # what its trace knows of rows, if it runs a vmap
+        self.checks: dict[tuple[int, int], str] = {}  # rows that must be indices of so many things; whose lines say so
         self.closed = False  # once its trace is over
         self.refusal: TraceError | None = None  # the first one, which the traced code may have caught
         self._leaves: dict[tuple[int, int], int] = {}  # the rows of inputs and weights
@@ -179,6 +181,10 @@ class Tape:
             self.refuse("a traced number of another, finished trace is used")
         row: int = x.index
         return row
+
+    def check(self, i: int, length: int) -> None:
+        """Let compiled code raise an IndexError unless row i is an index of so many things."""
+        self.checks.setdefault((i, length), user_line())
 
     def refuse(self, message: str) -> NoReturn:
         """Raise a TraceError that starts with the user's line."""
@@ -299,7 +305,8 @@ BRANCH = (
 )
 INDEX = (
     "a traced number is used as an index, a length or a range: compiled code is made for one; "
-    "use plain integers, choose by ops.where, or name the argument in static_argnames, which compiles anew for each"
+    "use plain integers, write ops.take(rows, i) for rows[i] and ops.put(rows, i, x) for rows[i] = x, choose by "
+    "ops.where, or name the argument in static_argnames, which compiles anew for each"
 )
 NUMBER = (
     "a traced number was turned into a Python number, whose value is not known yet: leave it as it is; "
@@ -346,6 +353,8 @@ class Symbol:
     sin, cos, tanh, erf = operation("sin"), operation("cos"), operation("tanh"), operation("erf")
     sigmoid, softplus = operation("sigmoid"), operation("softplus")
     maximum, minimum = operation("maximum"), operation("minimum")
+
+    take, put = staticmethod(indexing.take), staticmethod(indexing.put)
 
     @staticmethod
     def where(condition: Any, a: Any, b: Any) -> Any:

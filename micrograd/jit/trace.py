@@ -60,8 +60,9 @@ class Trace:
     """A tape, and how its rows meet the world.
 
     Row "input" i is number i of a call's arguments, row "weight" i is what `live[i]` holds when the call begins. The
-    outputs are the numbers for the `answer`, then those that go into `set`, which has no slot whose number stays as it
-    was.
+    outputs are the numbers for the `answer`, then those of the `checks`, then those that go into `set`, which has no
+    slot whose number stays as it was. A check is how many things its number must be an index of, and whose line says
+    so; if it is none, nothing may be set.
 
     Both lists have the data of Values before the gradients, and within these what is set before what is only read, in
     the order in which the program keeps its Values (see `order`): that of `parameters()` for those of a module among
@@ -71,6 +72,7 @@ class Trace:
     tape: Tape = field(default_factory=Tape)
     inputs: int = 0
     live: list[Slot] = field(default_factory=list)
+    checks: list[tuple[int, str]] = field(default_factory=list)
     set: list[Slot] = field(default_factory=list)
     answer: Answer = FIRST_NUMBER
     returns: str = "number"  # or "list", of numbers, or "other"
@@ -147,6 +149,9 @@ def trace_function(
                 raise
             trace.returns = kind_of(result)
             trace.answer = answer(result, place, dtype)
+            for (row, length), line in tape.checks.items():
+                tape.outputs.append(row)
+                trace.checks.append((length, line))
             if tape.refusal:
                 raise tape.refusal
         del result  # and all that it was made of
