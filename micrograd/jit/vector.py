@@ -848,7 +848,8 @@ class Function:
             main = extents[d] // step * step
 
             def body(c: Coordinate, _: list[str], size: int = step) -> list[str]:
-                self.tile = size
+                if d == along:
+                    self.tile = size
                 loops(d + 1, (*at, c))
                 return []
 

@@ -6,12 +6,13 @@ import programs
 import pytest
 
 from micrograd.jit import lower, vector
-from micrograd.jit.nests import Access, AffineMap, Apply, Array, Domain, Nest, Program, interpret
+from micrograd.jit.nests import Access, AffineMap, Apply, Array, Domain, Nest, Program, Sum, interpret
 from micrograd.jit.roll import roll
 from micrograd.jit.schedule import Target, schedule
 
 SMALLER = {"moons": {"rows": 37}, "digits": {"rows": 5, "nin": 17, "nouts": (11, 10)}, "dag": {"n": 300}}
 KINDS = {"f32": np.float32, "f64": np.float64}
+WIDE = Target("f64", 8, 32)
 
 
 @functools.cache
@@ -55,7 +56,7 @@ def test_machine_code_agrees_with_the_interpreter_and_keeps_to_its_buffers(name,
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33])
 @pytest.mark.parametrize("width", [1, 3, 8, 17])
 def test_remainders_of_every_size_are_calculated(rows, width):
-    y, expected = run(roll(programs.dense(rows=rows, nouts=(width, 5), nin=width)), Target("f64", 8, 32))
+    y, expected = run(roll(programs.dense(rows=rows, nouts=(width, 5), nin=width)), WIDE)
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -63,7 +64,7 @@ def test_a_long_program_becomes_several_functions(monkeypatch):
     monkeypatch.setattr(vector, "LONG", 50)
     program = nests_of("moons")
     assert vector.emit(schedule(program, Target("f64", 8, 32))).mlir.count("func.func") > 5
-    y, expected = run(program, Target("f64", 8, 32))
+    y, expected = run(program, WIDE)
     np.testing.assert_allclose(y, expected, rtol=1e-11, atol=1e-12)
 
 
@@ -80,4 +81,13 @@ def test_vectors_are_stored_backwards_from_places_in_a_table():
     place = Access("y", AffineMap(0, (0, -1)), Access("t0", AffineMap(0, (1, 0))))
     nest = Nest(Domain((4, 4)), place, Apply("exp", (Access("x", AffineMap(0, (4, 1))),)))
     y, expected = run(Program({a.name: a for a in arrays}, [nest]), Target("f64", 4, 16))
+    np.testing.assert_allclose(y, expected, rtol=1e-14)
+
+
+def test_a_copy_is_transposed_whatever_dimensions_lie_further_in():
+    kernel = Access("x", AffineMap(7, (9, 0, 1, -3, -1)))
+    gradient = Access("x", AffineMap(18, (0, 6, 4, 6, 1)))
+    body = Sum(Domain((3, 2)), Apply("mul", (kernel, gradient)))
+    nest = Nest(Domain((2, 4, 2)), Access("y", AffineMap(0, (8, 2, 1))), body)
+    y, expected = run(Program({a.name: a for a in (Array("x", "input", 60), Array("y", "output", 16))}, [nest]), WIDE)
     np.testing.assert_allclose(y, expected, rtol=1e-14)
