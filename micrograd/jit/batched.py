@@ -183,8 +183,12 @@ class BatchedProgram:
                 self.run(kernel, workspace, shared, arrays, counts[kernel.phase.axis.root()], results)
         place = self.kernels[-1].phase.place
         outputs = len(self.trace.tape.outputs) - len(self.trace.set)
-        self.write(shared[place + outputs : place + len(self.trace.tape.outputs)], place, shared, has_homes)
         y = Results(shared[place : place + outputs].tolist())
+        for (length, line), number in zip(self.trace.checks, y[outputs - len(self.trace.checks) :]):
+            native.check_index(number, length, line)
+        for output, length, line in self.batch.checks:
+            check_indices(results[id(output)], length, line)
+        self.write(shared[place + outputs : place + len(self.trace.tape.outputs)], place, shared, has_homes)
         y.rows = [shaped(results[id(output)], output) for output in self.batch.outputs]
         self.free.append(buffers)
         return self.trace.answer(y)
@@ -342,3 +346,10 @@ def shaped(result: Any, output: RowOutput) -> Any:
     if output.truth:
         array = array != 0
     return array.tolist() if output.as_list else array
+
+
+def check_indices(numbers: Any, length: int, line: str) -> None:
+    """IndexError unless all are indices of so many things."""
+    fit = (numbers == np.floor(numbers)) & (numbers >= -length) & (numbers < length)
+    if not fit.all():
+        native.check_index(float(numbers[~fit][0]), length, line)

@@ -98,6 +98,7 @@ class Batch:
         self.masks: dict[Axis, Symbol] = {}
         self.counts: dict[Axis, Symbol] = {}
         self.outputs: list[RowOutput] = []
+        self.checks: list[tuple[RowOutput, int, str]] = []  # what in every row must be an index of so many things
         self.lifted: dict[tuple[Value, int, Axis], Any] = {}
         self.kind: Any = None
         self.depth = 0  # of vmaps that run
@@ -219,6 +220,15 @@ class Batch:
         for i in outputs:
             if self.axis_of(i) is not None:
                 raise TraceError(LEAKS)
+
+    def checks_rows(self, row: int, length: int, line: str) -> bool:
+        """Note that a row of the tape must be an index, if it is wide."""
+        axis = self.axis_of(row) if self.kind is not None else None
+        if axis is None:
+            return False
+        self.outputs.append(RowOutput(axis, [row], (), False, False))
+        self.checks.append((self.outputs[-1], length, line))
+        return True
 
     def over_rows(self, f: Callable[..., Any], in_axes: Any, threads: int, args: tuple[Any, ...]) -> Any:
         """What vmap does in a trace; NotImplemented if the rows are to be written out."""
