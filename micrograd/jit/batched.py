@@ -18,6 +18,7 @@ depend on the number of rows alone: threads share the segments, and the result i
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -98,6 +99,41 @@ def buffer(size: int, kind: Any) -> Any:
     memory = np.zeros(size * unit + ALIGNMENT + SPARE, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + size * unit].view(kind)
+
+
+class Memory:
+    """Blocks for results. The pages of a large new array cost as much as to calculate what stands in it, so blocks that
+    nobody refers to any more are kept for the next call, a few of them."""
+
+    MOST = 1 << 28  # bytes kept
+    SMALLEST = 1 << 17
+
+    def __init__(self) -> None:
+        self.free: dict[int, list[Any]] = {}
+        self.kept = 0
+
+    def array(self, shape: tuple[int, ...], kind: Any) -> Any:
+        """An array with whatever was in its memory."""
+        bytes_ = int(np.prod(shape)) * np.dtype(kind).itemsize
+        if bytes_ < self.SMALLEST:
+            return np.empty(shape, kind)
+        try:
+            block = self.free[bytes_].pop()
+            self.kept -= bytes_
+        except (KeyError, IndexError):
+            block = np.empty(bytes_ + ALIGNMENT, np.uint8)
+        start = -block.ctypes.data % ALIGNMENT
+        owner = (ctypes.c_char * bytes_).from_buffer(block, start)  # every view of the array keeps it alive
+        weakref.finalize(owner, self.give_back, bytes_, block).atexit = False
+        return np.frombuffer(owner, kind).reshape(shape)
+
+    def give_back(self, bytes_: int, block: Any) -> None:
+        if self.kept + bytes_ <= self.MOST:
+            self.kept += bytes_
+            self.free.setdefault(bytes_, []).append(block)
+
+
+memory = Memory()
 
 
 class Kernel:
@@ -228,7 +264,7 @@ class BatchedProgram:
             at += source.columns
         outputs, wide = [], 0
         for output in phase.row_outputs:
-            array = results[id(output)] = np.empty((rows, len(output.rows)), self.kind)
+            array = results[id(output)] = memory.array((rows, len(output.rows)), self.kind)
             outputs.append(Column(array.ctypes.data, len(output.rows), wide * chunk.rows))
             wide += len(output.rows)
         columns = (Column * len(inputs))(*inputs), (Column * len(outputs))(*outputs)

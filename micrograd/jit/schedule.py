@@ -59,6 +59,7 @@ Bools: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
 LONGEST_BLOCK = 2000  # scalar statements in one function
 MOST_FUSED = 12  # nests in a group
+MOST_PLAIN = 200  # nests without sums in a group
 REUSE = 4  # how often a number is to be read for a copy of it to pay
 FULLY = 16  # sums of so many terms become straight code
 UNROLLED = 4  # terms of longer ones
@@ -197,41 +198,54 @@ def fused(items: Sequence[Nest | Block | Loop], sizes: dict[str, int]) -> list[l
         if not isinstance(item, Nest):
             groups.append(item)
             continue
-        group, members = [item], {k}
+        group = Fusion(item)
         if item.domain.extents:
             for j in by_domain[item.domain]:
                 later = items[j]
-                if j <= k or done[j] or len(group) >= MOST_FUSED or not isinstance(later, Nest):
+                if j <= k or done[j] or not isinstance(later, Nest):
                     continue
-                if joins(later, group) and all(
-                    times.ready(access) <= k or access.array in written(group) for access in nest_accesses(later)
+                if group.takes(later) and all(
+                    times.ready(access) <= k or access.array in group.written for access in nest_accesses(later)
                 ):
-                    group.append(later)
-                    members.add(j)
+                    group.add(later)
                     done[j] = True
-        groups.append(group)
+        groups.append(group.nests)
     return groups
 
 
-def written(group: Sequence[Nest]) -> set[str]:
-    return {nest.destination.array for nest in group}
+class Fusion:
+    """Nests that share their loops, so far."""
 
+    def __init__(self, nest: Nest):
+        self.nests: list[Nest] = []
+        self.written: dict[str, list[Access]] = {}  # by array, where it is written
+        self.has_sums = False
+        self.add(nest)
 
-def joins(nest: Nest, group: Sequence[Nest]) -> bool:
-    """Whether a nest reads what the group writes, and that only where it has just been written, outside of sums."""
-    makers = {member.destination.array: member.destination for member in group}
-    if len(makers) < len(group) and nest.destination.array in makers and nest.destination.array != "y":
-        return False
-    inside = {id(access) for reduction in sums(nest.body) for access in accesses(reduction)}
-    reads = False
-    for access in accesses(nest.body):
-        if access.array in makers:
-            if id(access) in inside or access != makers[access.array]:
-                return False
-            if sum(member.destination.array == access.array for member in group) > 1:
-                return False
-            reads = True
-    return reads
+    def add(self, nest: Nest) -> None:
+        self.nests.append(nest)
+        self.written.setdefault(nest.destination.array, []).append(nest.destination)
+        self.has_sums = self.has_sums or any(True for _ in sums(nest.body))
+
+    def takes(self, nest: Nest) -> bool:
+        """Whether a nest reads what the others write, and that only where it has just been written, outside of sums.
+        Without sums, it need not read any of it: then one loop costs less than two."""
+        own = list(sums(nest.body))
+        plain = not own and not self.has_sums
+        if len(self.nests) >= (MOST_PLAIN if plain else MOST_FUSED):
+            return False
+        again = nest.destination.array in self.written
+        if again and len(self.written) < len(self.nests) and nest.destination.array != "y":
+            return False
+        inside = {id(access) for reduction in own for access in accesses(reduction)}
+        reads = False
+        for access in accesses(nest.body):
+            made = self.written.get(access.array)
+            if made:
+                if id(access) in inside or len(made) > 1 or access != made[0]:
+                    return False
+                reads = True
+        return reads or plain
 
 
 # --- 2. dimensions

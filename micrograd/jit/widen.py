@@ -13,11 +13,12 @@ what was marked as a sum over rows is one.
     x[16]: input
     w[2]: weight
     y[9]: output
-    s[i<8] = w[0]*x[i]
-    s[i+8 for i<8] = w[1]*x[i+8]
-    s[i+16 for i<8] = s[i] + s[i+8]
-    y[i<8] = s[i+16]
-    y[8] = sum_{r<8} s[r+16]
+    s0[i<8] = w[0]*x[i]
+    s1[i<8] = w[1]*x[i+8]
+    s2[i<8] = s0[i] + s1[i]
+    u[0] = sum_{r<8} s2[r]
+    y[i<8] = s2[i]
+    y[8] = u[0]
 
 In memory the numbers of one kind of all rows lie side by side. Only what comes in may lie row by row instead: that is
 how it is given, and a product of matrices reads it either way.
@@ -45,6 +46,7 @@ from micrograd.jit.nests import (
     Sum,
     changed_mask,
 )
+from micrograd.jit.sequential import accesses, nest_accesses, sums
 from micrograd.jit.tape import ROW_SUM
 
 
@@ -66,15 +68,42 @@ class Widener:
         self.arrays: dict[str, Array] = {}
         # What is not wide: what is given once for all rows, and what sums over rows are written to.
         self.narrow = {name for name, a in program.arrays.items() if a.kind not in ("input", "output", "temporary")}
-        self.narrow |= {nest.destination.array for nest in self.sums() if nest.destination.array not in ("y", "s")}
+        self.narrow |= {nest.destination.array for nest in self.row_sums() if nest.destination.array not in ("y", "s")}
         self.narrow_scalars: dict[int, int] = {}  # of the array s, the elements that are sums, and their new places
+        self.side_by_side = self.read_in_loops()  # of the array s, those that have to stay in it
 
-    def sums(self) -> Iterator[Nest]:
+    def row_sums(self) -> Iterator[Nest]:
         return (nest for nest in self.program.statements() if is_row_sum(nest.body))
+
+    def read_in_loops(self) -> set[int]:
+        """The scalars that some nest reads as elements of an array."""
+        found: set[int] = set()
+        for nest in self.program.statements():
+            for access in nest_accesses(nest):
+                if access.array != "s" or not (access.gather or any(access.map.strides)):
+                    continue
+                size = self.program.arrays["s"].size
+                if access.gather is not None:
+                    return set(range(size))
+                reach = self.reach(nest, access)
+                found.update(range(max(reach[0], 0), min(reach[1], size - 1) + 1))
+        return found
+
+    def reach(self, nest: Nest, access: Access) -> tuple[int, int]:
+        """The first and the last element that an access of a nest may go to; too wide for one in a loop."""
+        extents = [*nest.domain.extents]
+        for reduction in sums(nest.body):
+            if any(inner is access for inner in accesses(reduction)):
+                extents += reduction.domain.extents
+        if len(extents) != len(access.map.strides):
+            return 0, self.program.arrays["s"].size
+        ends = [stride * (extent - 1) for stride, extent in zip(access.map.strides, extents)]
+        offset = access.map.offset
+        return offset + sum(min(end, 0) for end in ends), offset + sum(max(end, 0) for end in ends)
 
     def run(self) -> Program:
         rows, chunk = self.chunk.rows, self.chunk
-        for nest in self.sums():
+        for nest in self.row_sums():
             if nest.destination.array == "s":
                 self.narrow_scalars[nest.destination.map.offset] = len(self.narrow_scalars)
         for name, array in self.program.arrays.items():
@@ -84,6 +113,8 @@ class Widener:
             elif array.kind == "output":
                 size = array.size + chunk.outputs * (rows - 1)
             self.arrays[name] = replace(array, size=size)
+        if "s" in self.arrays and not self.side_by_side:
+            del self.arrays["s"]
         if self.narrow_scalars:
             self.arrays["u"] = Array("u", "temporary", len(self.narrow_scalars))
         items: list[Nest | Block | Loop] = []
@@ -202,6 +233,10 @@ class Widener:
         scale, stride = chunk.rows, 1
         if self.program.arrays[access.array].kind == "input" and chunk.row_by_row:
             scale, stride = 1, chunk.columns
+        if access.array == "s" and affine.offset not in self.side_by_side:
+            name = f"s{affine.offset}"
+            self.arrays.setdefault(name, Array(name, "temporary", chunk.rows))
+            return Access(name, spread(AffineMap(0, affine.strides), outer, 1))
         scaled = AffineMap(affine.offset * scale, tuple(s * scale for s in affine.strides))
         gather = None
         if access.gather is not None:
