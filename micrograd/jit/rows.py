@@ -183,12 +183,18 @@ class Batch:
         if self.kind is not None:
             return
         self.tape.batch, self.kind = self, type(Value(0.0))
+        PULLBACKS.update(ROWS)
         for name in short.ENGINE:
             method = Value.__dict__[name]
             if name != "__init__" and (
                 method is short.ENGINE[name] or getattr(method, "__module__", "") == short.__name__
             ):
                 setattr(Value, name, self.lifting(method))
+
+    def end(self) -> None:
+        if self.kind is not None:
+            for name in ROWS:
+                PULLBACKS.pop(name, None)
 
     def lifting(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """The method for operands of which some are wide and some are not."""
@@ -422,9 +428,11 @@ def sum_of_rows(x: Any, like: Any) -> Any:
     return Symbol(x.tape, x.tape.row(SUM, x.index, hint))
 
 
-# Two rows more in the engine's table, for Values within a trace.
-PULLBACKS[LIFT] = lambda g, y, a: (sum_of_rows(g, a),)
-PULLBACKS[ROW_SUM] = lambda g, y, x: (g,)
+# Two rows more in the engine's table, while a vmap is traced.
+ROWS: dict[str, Callable[..., tuple[Any, ...]]] = {
+    LIFT: lambda g, y, a: (sum_of_rows(g, a),),
+    ROW_SUM: lambda g, y, x: (g,),
+}
 
 
 class Unseen:

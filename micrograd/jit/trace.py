@@ -178,6 +178,7 @@ def rows_run_by(batch: Batch) -> Iterator[None]:
         yield
     finally:
         func.tracing_vmap = before
+        batch.end()
 
 
 def arrange(trace: Trace, outside: Outside, roots: list[Any]) -> None:
