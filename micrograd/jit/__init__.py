@@ -26,6 +26,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, overload
 
+from micrograd.derivatives import differentiating
 from micrograd.engine import Value
 from micrograd.jit import native
 from micrograd.jit.program import STAGES, Program
@@ -140,7 +141,7 @@ class Compilations:
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """The answer to any arguments, by way of their signature."""
-        if tracing():  # called by another function that is being compiled: part of that
+        if tracing() or differentiating():  # called by a function that is being compiled, or differentiated: part of it
             return self.function(*args, **kwargs)
         if self.open is None and runs_on_rows(self.function):
             self.open = {}
