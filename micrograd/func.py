@@ -1,25 +1,390 @@
-"""Functions of functions: `vmap` runs one on every row of its arguments.
+"""Functions of functions: derivatives of any order, and `vmap`, which runs a function on every row of its arguments.
 
-    >>> from micrograd.func import vmap
-    >>> vmap(lambda x, y: x * y)([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
-    [4.0, 10.0, 18.0]
+    >>> from micrograd import ops
+    >>> from micrograd.func import grad, hessian, vmap
+    >>> f = lambda x, y: ops.sin(x) * y**2
+    >>> grad(f, argnums=(0, 1))(0.0, 3.0)
+    (9.0, 0.0)
+    >>> grad(grad(grad(lambda x: x**4)))(2.0)
+    48.0
+    >>> hessian(lambda v: v[0] ** 2 * v[1])([3.0, 5.0])
+    [[10.0, 6.0], [6.0, 0.0]]
+    >>> vmap(grad(ops.tanh))([0.0, 1000.0])
+    [1.0, 0.0]
 
 What comes in: a function of numbers and Values, and of lists, tuples, dicts and arrays of them. What goes out: a
-function that can be called, handed over and compiled like it.
+function that can be called, differentiated again and compiled like it.
+
+There is one graph, that of the Values, and no other knowledge of derivatives than the engine's table. The numbers to
+differentiate by become Values of their own, the independent ones; the function runs; and the rows of the table for
+what lies between are run on the Values themselves. So a gradient is part of the same graph and has a derivative in
+turn. The gradients are kept here: the `grad` of a Value is what it was before. Where nothing but numbers came in,
+numbers come out. Where the result depends on a Value from outside - an argument, a parameter that the function closes
+over, a Value that it makes itself - Values come out, and `backward()` through them works.
+
+Of a compiled function the derivative is compiled: `grad(jit(f))` is `jit(grad(f))`.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from micrograd import ops
+from micrograd.derivatives import Graph, constant, differentiation, independent, leaving
+from micrograd.engine import Data, Value
+
+__all__ = ["grad", "hessian", "jacobian", "jvp", "value_and_grad", "vjp", "vmap"]
+
 Function = Callable[..., Any]
+Path = tuple[Any, ...]  # the keys that lead to a part of the arguments
 
 # While a trace sets it, vmap leaves its work to it: tracing_vmap(f, in_axes, threads, args) is the result, unless that
 # is NotImplemented.
 tracing_vmap: Callable[[Function, Any, int, tuple[Any, ...]], Any] | None = None
+
+
+def grad(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Function:
+    """A function of the arguments of `f`: the gradient of the number that `f` returns, by one of them.
+
+    It has the structure of that argument: a number, or a list, tuple, dict or array of gradients. Of a compiled
+    function it is compiled.
+
+    argnums: which positional argument, from 0; of several, in a tuple, the gradients come in a tuple.
+    has_aux: `f` returns a pair, the number and something else, and the result is a pair: the gradient, and that.
+
+        >>> grad(lambda p, x: p["w"] * x + p["b"])({"w": 2.0, "b": 1.0}, 5.0)
+        {'w': 5.0, 'b': 1.0}
+
+    Errors: TypeError if `f` does not return one number, if there is anything but numbers in the argument, or for
+    float() or math.exp() of one of those; ValueError for argnums that the call has no argument for;
+    NotImplementedError for the second derivative of a Value with a `_backward` of its own.
+    """
+    if is_compiled(f):
+        return compiled_like(f, lambda function: grad(function, argnums, has_aux))
+    with_value = value_and_grad(f, argnums, has_aux)
+
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        value, gradients = with_value(*args, **kwargs)
+        return (gradients, value[1]) if has_aux else gradients
+
+    return named("grad", f, gradient)
+
+
+def value_and_grad(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Function:
+    """As `grad`, but giving pairs: the number that `f` returns, and its gradient; if `has_aux`, the first is a pair.
+
+    >>> value_and_grad(lambda x, y: x * y, argnums=(0, 1))(2.0, 3.0)
+    (6.0, (3.0, 2.0))
+    """
+    check_function("grad", f)
+    check_argnums(argnums)
+    if is_compiled(f):
+        return compiled_like(f, lambda function: value_and_grad(function, argnums, has_aux))
+
+    def value_and_gradient(*args: Any, **kwargs: Any) -> Any:
+        with differentiation():
+            point = Point(f, argnums, args)
+            y = f(*point.args, **kwargs)
+            aux: Any = None
+            if has_aux:
+                y, aux = pair(f, y)
+            y = scalar(f, y)
+            graph = Graph([y, *numbers_of(aux)], point.numbers)
+            gradients = graph.pull([(y, 1.0)])
+        value = finished(y, graph)
+        return (value, finished(aux, graph)) if has_aux else value, finished(point.like(gradients), graph)
+
+    return named("value_and_grad", f, value_and_gradient)
+
+
+def jacobian(f: Function, argnums: int | tuple[int, ...] = 0) -> Function:
+    """A function of the arguments of `f`: the derivatives of all numbers that `f` returns, by one argument's numbers.
+
+    It has the structure of what `f` returns, with a structure like the argument's in place of each number: of a
+    function from a list to a list it is the list of rows. Arrays of arrays become one array. Calculated forward, a
+    column at a time, or in reverse, a row at a time, whichever is less work. argnums, errors: as of `grad`.
+
+        >>> jacobian(lambda v: [v[0] * v[1], v[0] + v[1], v[1]])([2.0, 3.0])
+        [[3.0, 2.0], [1.0, 1.0], [0.0, 1.0]]
+    """
+    check_function("jacobian", f)
+    check_argnums(argnums)
+    if is_compiled(f):
+        return compiled_like(f, lambda function: jacobian(function, argnums))
+
+    def matrix(*args: Any, **kwargs: Any) -> Any:
+        with differentiation():
+            point = Point(f, argnums, args)
+            result = f(*point.args, **kwargs)
+            results = results_of(f, result)
+            graph = Graph(results, point.numbers)
+            rows = graph.matrix(results)
+        return outer(result, [finished(point.like(row), graph) for row in rows])
+
+    return named("jacobian", f, matrix)
+
+
+def hessian(f: Function, argnums: int | tuple[int, ...] = 0) -> Function:
+    """A function of the arguments of `f`: the second derivatives of the number that `f` returns.
+
+    It has the structure of the argument, with such a structure in place of each number: of a function of a list of n,
+    it is n lists of n. The gradient is calculated in reverse, and differentiated either way, whichever is less work.
+    argnums, errors: as of `grad`.
+    """
+    check_function("hessian", f)
+    check_argnums(argnums)
+    if is_compiled(f):
+        return compiled_like(f, lambda function: hessian(function, argnums))
+
+    def matrix(*args: Any, **kwargs: Any) -> Any:
+        with differentiation():
+            point = Point(f, argnums, args)
+            y = scalar(f, f(*point.args, **kwargs))
+            first = Graph([y], point.numbers, differentiable=True)
+            gradients = first.pull([(y, 1.0)])
+            graph = Graph(gradients, point.numbers, outside=first.outside)
+            rows = graph.matrix(gradients)
+        return outer(point.part, [finished(point.like(row), graph) for row in rows])
+
+    return named("hessian", f, matrix)
+
+
+def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+    """What `f` returns for the arguments `primals`, and how fast that changes as they change as fast as `tangents`.
+
+    Both of a structure; the tangents have that of the primals. ValueError if they have not.
+
+        >>> jvp(lambda x, y: [x * y, x], (2.0, 3.0), (1.0, 10.0))
+        ([6.0, 2.0], [23.0, 1.0])
+    """
+    check_function("jvp", f)
+    for name, part in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(part, (tuple, list)):
+            raise TypeError(f"{name} of jvp must be a tuple of arguments, not {type(part).__name__}")
+    with differentiation():
+        point = Point(f, tuple(range(len(primals))), primals)
+        speeds = matching("tangents", point.part, tuple(tangents))
+        result = f(*point.args)
+        results = results_of(f, result)
+        graph = Graph([*results, *speeds], point.numbers)
+        changes = graph.push(dict(enumerate(speeds)))
+    rates = rebuilt(result, iter([changes.get(graph.place(y), 0.0) for y in results]))
+    return finished(result, graph), finished(rates, graph)
+
+
+def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
+    """What `f` returns for the arguments `primals`, and a function that takes gradients back through it.
+
+    That takes one argument of the structure of what `f` returned, and gives the gradients of all arguments in a tuple.
+
+        >>> y, pullback = vjp(lambda x, y: [x * y, x], 2.0, 3.0)
+        >>> y, pullback([1.0, 10.0])
+        ([6.0, 2.0], (13.0, 2.0))
+    """
+    check_function("vjp", f)
+    with differentiation():
+        point = Point(f, tuple(range(len(primals))), primals)
+        result = f(*point.args)
+        results = results_of(f, result)
+        graph = Graph(results, point.numbers)
+
+    def pullback(cotangents: Any) -> Any:
+        with differentiation():
+            weights = matching("cotangents", result, cotangents)
+            onward = Graph([*results, *weights], point.numbers, outside=graph.outside)
+            gradients = onward.pull(zip(results, weights))
+        return finished(point.like(gradients), onward)
+
+    return finished(result, graph), pullback
+
+
+class Point:
+    """The arguments of a call, those to differentiate by with independent Values in place of their numbers."""
+
+    def __init__(self, f: Function, argnums: int | tuple[int, ...], args: Sequence[Any]):
+        places = argnums if isinstance(argnums, tuple) else (argnums,)
+        for k in places:
+            check_given(f, k, args)
+        self.numbers: list[Value] = []
+        self.args = list(args)
+        for k in places:
+            try:
+                new = [independent(number(x, path)) for path, x in leaves(args[k], (k,))]
+            except NoNumberError as error:
+                told = place(error.path, parameter_names(f))
+                raise TypeError(f"{told} of {name_of(f)} must be a number to differentiate by it, {error}") from None
+            self.args[k] = rebuilt(args[k], iter(new))
+            self.numbers += new
+        self.part = tuple(args[k] for k in argnums) if isinstance(argnums, tuple) else args[argnums]
+
+    def like(self, numbers: Sequence[Any]) -> Any:
+        """Numbers in the structure of the arguments to differentiate by."""
+        return rebuilt(self.part, iter(numbers))
+
+
+def check_argnums(argnums: Any) -> None:
+    places = argnums if isinstance(argnums, tuple) else (argnums,)
+    if not all(isinstance(k, int) and not isinstance(k, bool) for k in places):
+        raise TypeError(f"argnums must be an integer or a tuple of integers, got {argnums!r:.60}")
+    if not places or min(places) < 0 or len(set(places)) < len(places):
+        raise ValueError(f"argnums must be places of arguments, from 0, each once, got {argnums!r:.60}")
+
+
+def check_given(f: Function, k: int, args: Sequence[Any]) -> None:
+    """ValueError unless the call has a positional argument k."""
+    if k < len(args):
+        return
+    names = parameter_names(f)
+    told = f" ({names[k]})" if k < len(names) else ""
+    raise ValueError(
+        f"{name_of(f)} is to be differentiated by its argument {k}{told}, but was called with {len(args)} positional "
+        f"argument{'s' * (len(args) != 1)}: see argnums"
+    )
+
+
+def scalar(f: Function, y: Any) -> Any:
+    """`y` if it is one number."""
+    if not is_number(y):
+        raise TypeError(f"{name_of(f)} must return one number to have a gradient, got {type(y).__name__}: {y!r:.60}")
+    return y
+
+
+def pair(f: Function, result: Any) -> tuple[Any, Any]:
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"{name_of(f)} must return a pair for has_aux, a number and something else, got {result!r:.60}")
+    return result
+
+
+def results_of(f: Function, result: Any) -> list[Any]:
+    """The numbers that `f` returned; TypeError if there is anything else."""
+    results = [y for _, y in leaves(result)]
+    for y in results:
+        if not is_number(y):
+            raise TypeError(
+                f"{name_of(f)} must return numbers, or lists, tuples, dicts and arrays of them, "
+                f"got {type(y).__name__}: {y!r:.60}"
+            )
+    return results
+
+
+def matching(name: str, x: Any, other: Any) -> list[Any]:
+    """The numbers in `other`, which must be of the structure of `x`."""
+    theirs = list(leaves(other))
+    if [path for path, _ in leaves(x)] != [path for path, _ in theirs] or not all(is_number(y) for _, y in theirs):
+        raise ValueError(f"{name} must be numbers in the structure of {x!r:.60}, got {other!r:.60}")
+    return [y for _, y in theirs]
+
+
+class NoNumberError(TypeError):
+    """Something at `path` among arguments that is no number."""
+
+    def __init__(self, x: Any, path: Path):
+        super().__init__(f"got {type(x).__name__}: {x!r:.60}")
+        self.path = path
+
+
+def number(x: Any, path: Path) -> Any:
+    if not is_number(x):
+        raise NoNumberError(x, path)
+    return x
+
+
+def is_number(x: Any) -> bool:
+    """A Value, a symbol or a real number?"""
+    if isinstance(x, (bool, complex)):
+        return False
+    try:
+        ops.number(x)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def leaves(x: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """What stands in lists, tuples, dicts and arrays, in order, with the keys that lead there."""
+    if isinstance(x, dict):
+        for key, item in x.items():
+            yield from leaves(item, (*path, key))
+    elif isinstance(x, (list, tuple)):
+        for i, item in enumerate(x):
+            yield from leaves(item, (*path, i))
+    elif is_array(x):
+        yield from leaves(as_array(x).tolist(), path)
+    else:
+        yield path, x
+
+
+def rebuilt(x: Any, numbers: Iterator[Any]) -> Any:
+    """The same structure with the next of the numbers in place of each leaf."""
+    if isinstance(x, dict):
+        return {key: rebuilt(item, numbers) for key, item in x.items()}
+    if isinstance(x, tuple):
+        return like(x, [rebuilt(item, numbers) for item in x])
+    if isinstance(x, list):
+        return [rebuilt(item, numbers) for item in x]
+    if is_array(x):
+        shape = tuple(x.shape)
+        return array_of([next(numbers) for _ in range(as_array(x).size)], shape)
+    return next(numbers)
+
+
+def outer(x: Any, parts: Sequence[Any]) -> Any:
+    """The structure of `x` with the parts in place of its leaves; an array of arrays is one array."""
+    if is_array(x) and parts and all(is_array(part) for part in parts):
+        import numpy as np
+
+        return np.stack(parts).reshape(tuple(x.shape) + tuple(parts[0].shape))
+    return rebuilt(x, iter(parts))
+
+
+def numbers_of(x: Any) -> list[Value]:
+    """The Values in a structure."""
+    return [y for _, y in leaves(x) if isinstance(y, Value)]
+
+
+def finished(x: Any, graph: Graph) -> Any:
+    """A result as it goes out: numbers, or Values if anybody outside can want their derivatives."""
+    shared = constant(0.0)  # there may be very many
+
+    def leaf(y: Any) -> Any:
+        if isinstance(y, Value):
+            return leaving(y) if graph.outside else plain(y.data)
+        if not is_number(y):
+            return y
+        return plain(ops.number(y)) if not graph.outside else shared if y.__class__ is float and y == 0 else constant(y)
+
+    return rebuilt(x, iter([leaf(y) for _, y in leaves(x)]))
+
+
+def plain(x: Data) -> Data:
+    """A number of Python's as a float; others, such as fractions, as they are."""
+    return float(x) if isinstance(x, (int, float)) else x
+
+
+def named(what: str, f: Function, function: Function) -> Function:
+    """`function` with the parameters of `f` and a name that tells what it is."""
+    functools.update_wrapper(function, f, updated=())
+    function.__name__ = function.__qualname__ = f"{what}({name_of(f)})"
+    return function
+
+
+def is_compiled(f: Any) -> bool:
+    """Is it a compiled function? Asked without importing the compiler."""
+    kind = getattr(sys.modules.get("micrograd.jit"), "CompiledFunction", None)
+    return kind is not None and isinstance(f, kind)
+
+
+def compiled_like(f: Any, of: Callable[[Function], Function]) -> Function:
+    """A function of the function that `f` was compiled of, compiled in the same way."""
+    from micrograd.jit import jit
+
+    compilations = f._compilations
+    made: Function = jit(of(compilations.function), compilations.dtype, static_argnames=compilations.static)
+    return made
 
 
 def vmap(f: Function, in_axes: Any = 0, threads: int = 1) -> Function:
@@ -45,7 +410,6 @@ def vmap(f: Function, in_axes: Any = 0, threads: int = 1) -> Function:
     check_axes(in_axes)
     check_threads(threads)
 
-    @functools.wraps(f, updated=())
     def over_rows(*args: Any) -> Any:
         if tracing_vmap is not None:
             result = tracing_vmap(f, in_axes, threads, args)
@@ -56,8 +420,9 @@ def vmap(f: Function, in_axes: Any = 0, threads: int = 1) -> Function:
         results = [f(*row(args, axes, i)) for i in range(rows)]
         return collected(results, of_arrays=any(is_array(x) for _, x, _ in mapped(args, axes)))
 
-    setattr(over_rows, "runs_on_rows", f)
-    return over_rows
+    result = named("vmap", f, over_rows)
+    setattr(result, "runs_on_rows", f)
+    return result
 
 
 def check_function(what: str, f: Any) -> None:
@@ -90,7 +455,7 @@ def axes_of_arguments(in_axes: Any, args: Sequence[Any]) -> tuple[Any, ...]:
     return in_axes
 
 
-def mapped(x: Any, axes: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any, int]]:
+def mapped(x: Any, axes: Any, path: Path = ()) -> Iterator[tuple[Path, Any, int]]:
     """The lists and arrays in `x` that have rows, each with its path and its axis."""
     if axes is None:
         return
@@ -103,7 +468,7 @@ def mapped(x: Any, axes: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tupl
         yield path, x, axes
 
 
-def axes_of_item(axes: Any, x: Any, key: Any, path: tuple[Any, ...]) -> Any:
+def axes_of_item(axes: Any, x: Any, key: Any, path: Path) -> Any:
     """The axes of the item `key` of a tuple or a dict; ValueError for axes of another structure."""
     if not isinstance(axes, (tuple, dict)):
         return axes
@@ -113,7 +478,7 @@ def axes_of_item(axes: Any, x: Any, key: Any, path: tuple[Any, ...]) -> Any:
     return axes[key]
 
 
-def place(path: tuple[Any, ...], names: Sequence[str] = ()) -> str:
+def place(path: Path, names: Sequence[str] = ()) -> str:
     """Where a path leads, as in "argument 0['x']", or "points['x']" where the names of the parameters are known."""
     if not path:
         return "the arguments"
@@ -209,6 +574,21 @@ def shape(x: Any) -> tuple[int, ...] | None:
 def is_array(x: Any) -> bool:
     """Is it an array, of one dimension or more? Found out without numpy, which may not be there."""
     return hasattr(x, "__array__") and bool(getattr(x, "ndim", 0))
+
+
+def as_array(x: Any) -> Any:
+    import numpy as np
+
+    return np.asarray(x)
+
+
+def array_of(items: list[Any], shape: tuple[int, ...]) -> Any:
+    """An array of floats, or of Values and whatever else there is."""
+    import numpy as np
+
+    array = np.empty(len(items), float if all(isinstance(x, (int, float)) for x in items) else object)
+    array[:] = items
+    return array.reshape(shape)
 
 
 def like(x: tuple[Any, ...], items: list[Any]) -> Any:

@@ -1,0 +1,342 @@
+"""Derivatives of one part of a graph of Values by another, as Values of the same graph.
+
+What comes in: independent Values, made by `independent`, and what was calculated from them. What goes out: gradients
+and tangents, by the rows of the engine's table, run on the Values, or on their data where nobody could differentiate
+the result again. `micrograd.func` makes functions of functions of it.
+
+    >>> with differentiation():
+    ...     x = independent(3.0)
+    ...     y = x * x * x
+    ...     (slope,) = Graph([y], [x], differentiable=True).pull([(y, 1.0)])
+    ...     slope.data, Graph([slope], [x]).pull([(slope, 1.0)])
+    (27.0, [18.0])
+
+A derivative is one by a node of the graph. So nested derivatives need no levels, and what a function closes over needs
+nothing at all: it is part of the graph, or it is not.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from micrograd.engine import PULLBACKS, Data, Value, data_of, unlisted_pullback
+
+LOST = (
+    "{} of a number that is being differentiated would lose its derivative: leave it as it is, and in place of the "
+    "functions of math use those of micrograd.ops, as in ops.exp(x); x.data is the number, if it is to be a constant"
+)
+ONCE_ONLY = "the derivative, in numbers, of"
+
+
+class Running(threading.local):
+    """The derivatives that this thread is calculating, one within the other: the independent Values of each."""
+
+    def __init__(self) -> None:
+        self.independents: list[list[Value]] = []
+
+
+running = Running()
+
+
+@contextmanager
+def differentiation() -> Iterator[None]:
+    """The time in which a function runs on independent Values and is differentiated."""
+    running.independents.append([])
+    try:
+        yield
+    finally:
+        for x in running.independents.pop():
+            x.__class__ = Active  # from now on it is a constant to whoever differentiates what came of it
+
+
+def differentiating() -> bool:
+    """Is this thread calculating a derivative, other than in a trace?"""
+    return bool(running.independents)
+
+
+def tracing() -> bool:
+    """Is this thread in the middle of a trace? Asked without importing the compiler."""
+    trace = getattr(sys.modules.get("micrograd.jit.trace"), "tracing", None)
+    return trace is not None and bool(trace())
+
+
+class Active(Value):
+    """A Value that depends on one that is independent, or a constant that stands beside such a Value.
+
+    It refuses to become a plain number while the derivative is calculated. What operations make of it is active, too,
+    which tells it from Values from outside.
+    """
+
+    __slots__ = ()
+
+    def __float__(self) -> float:
+        if differentiating():
+            raise TypeError(LOST.format("float()"))
+        return float(self.data)
+
+    def backward(self) -> None:
+        if differentiating():
+            raise TypeError(
+                "backward() within a function that is differentiated gives plain numbers, whose derivatives are lost: "
+                "write micrograd.func.grad there"
+            )
+        super().backward()
+
+
+class Independent(Active):
+    """An active Value by which somebody is differentiating."""
+
+    __slots__ = ()
+
+
+def active(name: str, reflected: bool = False) -> Callable[..., Value]:
+    """The method of Value by this name, with an active result."""
+
+    def method(*operands: Value | Data) -> Value:
+        values = [x if isinstance(x, Value) else Active(x) for x in operands]
+        y: Value = getattr(Value, name)(*(reversed(values) if reflected else values))
+        if type(y) is Value:
+            y.__class__ = Active  # of the same layout
+        return y
+
+    return method
+
+
+def power(self: Value, other: Value | Data) -> Value:
+    y = Value.__pow__(self, other)  # a plain exponent is no operand
+    if type(y) is Value:
+        y.__class__ = Active
+    return y
+
+
+for name in ("__add__", "__mul__", "__sub__", "__truediv__", "_pow", "relu", "sqrt", "exp", "log", "sin", "cos"):
+    setattr(Active, name, active(name))
+for name in ("tanh", "sigmoid", "softplus", "erf", "maximum", "minimum", "where", "abs", "__abs__"):
+    setattr(Active, name, active(name))
+for name in ("__sub__", "__truediv__", "__pow__"):
+    setattr(Active, name.replace("__", "__r", 1), active(name, reflected=True))
+setattr(Active, "__radd__", active("__add__"))  # the number comes last, as in the engine
+setattr(Active, "__rmul__", active("__mul__"))
+setattr(Active, "__pow__", power)
+
+
+def independent(x: Value | Data) -> Value:
+    """A new Value of the number of `x` to differentiate by; of a Value, x - 0: what comes of it is sent on to x."""
+    kind = Independent if differentiating() and not tracing() else Value
+    new = kind(x.data, (x, constant(0)), "-") if isinstance(x, Value) else kind(x)
+    if kind is Independent:
+        running.independents[-1].append(new)
+    return new
+
+
+def constant(x: Data) -> Value:
+    """A Value of a plain number that does not count as one from outside."""
+    return Active(x) if differentiating() and not tracing() else Value(x)
+
+
+def leaving(y: Value) -> Value:
+    """A result that is given to somebody: where no other derivative is calculated, a Value like any other."""
+    if isinstance(y, Active) and not differentiating():
+        setattr(y, "__class__", Value)
+    return y
+
+
+class Graph:
+    """All that lies between independent Values and some results, each node after its operands.
+
+    The independent ones come first, as nodes 0, 1, 2... `outside` says that there are Values among the operands that
+    are neither independent nor made of such, so that somebody may want the derivative by them; or that all numbers are
+    symbols. Then, or if the graph has to be `differentiable`, derivatives are calculated on Values.
+    """
+
+    def __init__(
+        self,
+        results: Sequence[Any],
+        independents: Sequence[Value],
+        differentiable: bool = False,
+        outside: bool = False,
+    ):
+        self.symbolic = tracing()
+        self.outside = outside or self.symbolic or any(x._prev for x in independents)
+        self.size = len(independents)  # of the independent ones
+        self.nodes = list(independents)
+        self.values: list[tuple[Value, ...]] = [()] * self.size  # the operands of each node
+        self.operands: list[tuple[int, ...]] = [()] * self.size  # their places in `nodes`; -1 for what is constant
+        self.places: dict[Any, int] = {x: i for i, x in enumerate(independents)}
+        self.rules: dict[str, Callable[..., tuple[Data, ...]]] = {}
+        self._consumers: list[list[int]] = []
+        self._visit([y for y in results if isinstance(y, Value)])
+        self.on_values = differentiable or self.outside
+
+    def _visit(self, stack: list[Value]) -> None:
+        places, nodes = self.places, self.nodes
+        while stack:
+            v = stack[-1]
+            if v in places:
+                stack.pop()
+                continue
+            values = v._prev
+            new = [x for x in values if x not in places]
+            if new:
+                stack += new
+                continue
+            stack.pop()
+            if not self.symbolic:
+                self._look_at(v, values)
+            operands = tuple([places[x] for x in values])
+            if v._op == "where":  # a condition has no derivative
+                operands = (-1, *operands[1:])
+            if max(operands, default=-1) < 0:
+                places[v] = -1
+                continue
+            places[v] = len(nodes)
+            nodes.append(v)
+            self.values.append(values)
+            self.operands.append(operands)
+
+    def _look_at(self, v: Value, operands: tuple[Value, ...]) -> None:
+        if not operands and isinstance(v.data, Value):
+            raise TypeError(
+                "a Value was made of a number that is differentiated, as in Value(x), or such a number was set as the "
+                "data of a Value: that loses its derivative. It is a Value already, use it as it is"
+            )
+        if not isinstance(v, Active) or (not operands and isinstance(v, Independent)):
+            self.outside = True
+
+    def place(self, y: Any) -> int:
+        """Where a result is among the nodes; -1 if it does not depend on the independent Values."""
+        return self.places[y] if isinstance(y, Value) else -1
+
+    def pull(self, seeds: Iterable[tuple[Any, Data]]) -> list[Data]:
+        """The gradients of the independent Values, from those of some results: reverse mode."""
+        gradients: dict[int, Data] = {}
+        for y, g in seeds:
+            i = self.place(y)
+            if i >= 0:
+                gradients[i] = gradients[i] + g if i in gradients else g
+        queue = [-i for i in gradients]
+        heapq.heapify(queue)
+        while queue:
+            i = -heapq.heappop(queue)
+            if i < self.size:
+                break  # as all that are left
+            for j, d in zip(self.operands[i], self._pullback(i, gradients.pop(i))):
+                if j in gradients:
+                    gradients[j] = gradients[j] + d
+                elif j >= 0:
+                    gradients[j] = d
+                    heapq.heappush(queue, -j)
+        return [gradients.get(i, 0.0) for i in range(self.size)]
+
+    def push(self, seeds: Mapping[int, Data]) -> dict[int, Data]:
+        """The tangents of all nodes that change, by place, from those of some of the independent ones: forward mode.
+
+        A pullback is linear in the gradient: run on the tangent of one of the operands, it gives the share of that.
+        """
+        tangents = dict(seeds)
+        queue = sorted(tangents)
+        queued = set(queue)
+        while queue:
+            i = heapq.heappop(queue)
+            for k, j in enumerate(self.operands[i]):
+                if j in tangents:
+                    d = self._pullback(i, tangents[j])[k]
+                    tangents[i] = tangents[i] + d if i in tangents else d
+            for j in self.consumers[i]:
+                if j not in queued:
+                    queued.add(j)
+                    heapq.heappush(queue, j)
+        return tangents
+
+    @property
+    def consumers(self) -> list[list[int]]:
+        """Of each node those that it is an operand of."""
+        if not self._consumers:
+            self._consumers = [[] for _ in self.nodes]
+            for i, operands in enumerate(self.operands):
+                for j in set(operands):
+                    if j >= 0:
+                        self._consumers[j].append(i)
+        return self._consumers
+
+    def matrix(self, results: Sequence[Any]) -> list[list[Data]]:
+        """The derivatives of each result by all independent Values, forward or in reverse, whichever is less work."""
+        places = [self.place(y) for y in results]
+        forward, reverse = self._work(places)
+        if reverse <= forward:
+            return [self.pull([(y, 1.0)]) for y in results]
+        columns = [self.push({i: 1.0}) for i in range(self.size)]
+        return [[column.get(i, 0.0) for column in columns] for i in places]
+
+    def _work(self, results: Sequence[int]) -> tuple[int, int]:
+        """How many pullbacks it takes to differentiate all results by everything, forward and in reverse.
+
+        A bit for each independent Value that a node depends on, and one for each result that depends on the node.
+        """
+        below = [1 << i for i in range(self.size)] + [0] * (len(self.nodes) - self.size)
+        above = [0] * len(self.nodes)
+        for bit, i in enumerate(results):
+            if i >= 0:
+                above[i] |= 1 << bit
+        forward = reverse = 0
+        for i in range(self.size, len(self.nodes)):
+            for j in self.operands[i]:
+                if j >= 0:
+                    below[i] |= below[j]
+                    forward += below[j].bit_count()
+        for i in range(len(self.nodes) - 1, self.size - 1, -1):
+            reverse += above[i].bit_count()
+            for j in self.operands[i]:
+                if j >= 0:
+                    above[j] |= above[i]
+        return forward, reverse
+
+    def _pullback(self, i: int, g: Data) -> tuple[Data, ...]:
+        """The gradients of the operands of a node, from its own."""
+        v, values = self.nodes[i], self.values[i]
+        op = v._op
+        if getattr(v._backward, "__func__", None) is not Value._backward:
+            return self._own_pullback(v, values, g)
+        rule = self.rules.get(op)
+        if rule is None:
+            rule = self.rules[op] = PULLBACKS.get(op) or (refusal if op.startswith(ONCE_ONLY) else unlisted_pullback)(v)
+        if self.on_values:
+            return rule(g, v, *values)
+        return rule(g, v.data, *[x.data for x in values])
+
+    def _own_pullback(self, y: Value, operands: tuple[Value, ...], g: Data) -> tuple[Data, ...]:
+        """The same by a `_backward` of the user's own, which reads and sets the `grad` of Values: for a moment."""
+        before = [(v, v.grad) for v in (y, *operands)]
+        try:
+            y.grad = data_of(g)
+            for x in operands:
+                x.grad = 0
+            y._backward()
+            gradients = {x: x.grad for x in operands}
+        finally:
+            for v, grad in before:
+                v.grad = grad
+        shares = [gradients.pop(x, 0) for x in operands]  # one that comes twice has it all the first time
+        if not self.on_values:
+            return tuple(shares)
+        sources = (y, *operands, g) if isinstance(g, Value) else (y, *operands)
+        return tuple([made_once(share, sources, f"{ONCE_ONLY} {y._op or 'a Value'!r}") for share in shares])
+
+
+def made_once(x: Data, operands: tuple[Value, ...], op: str) -> Value:
+    """A number that depends on the operands in a way that can't be differentiated."""
+    y = constant(x)
+    y._prev, y._op = operands, op
+    return y
+
+
+def refusal(v: Value) -> NoReturn:
+    raise NotImplementedError(
+        f"{v._op} is not known to have a derivative, for it comes from a _backward of its own, which gives numbers: "
+        "write the operation with those of micrograd.ops, or add its row to micrograd.engine.PULLBACKS"
+    )
