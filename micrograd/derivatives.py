@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from micrograd.engine import PULLBACKS, Data, Value, data_of, unlisted_pullback
+from micrograd.engine import NONE, PULLBACKS, Data, Value, data_of, unlisted_pullback
 
 LOST = (
     "{} of a number that is being differentiated would lose its derivative: leave it as it is, and in place of the "
@@ -166,7 +166,7 @@ class Graph:
         self.size = len(independents)  # of the independent ones
         self.nodes = list(independents)
         self.values: list[tuple[Value, ...]] = [()] * self.size  # the operands of each node
-        self.operands: list[tuple[int, ...]] = [()] * self.size  # their places in `nodes`; -1 for what is constant
+        self.operands: list[Sequence[int]] = [()] * self.size  # their places in `nodes`; -1 for what is constant
         self.places: dict[Any, int] = {x: i for i, x in enumerate(independents)}
         self.rules: dict[str, Callable[..., tuple[Data, ...]]] = {}
         self._consumers: list[list[int]] = []
@@ -174,38 +174,49 @@ class Graph:
         self.on_values = differentiable or self.outside
 
     def _visit(self, stack: list[Value]) -> None:
-        places, nodes = self.places, self.nodes
+        """Find the places of these and of all that they are made of."""
+        places, symbolic = self.places, self.symbolic
         while stack:
             v = stack[-1]
             if v in places:
                 stack.pop()
                 continue
-            values = v._prev
-            new = [x for x in values if x not in places]
-            if new:
-                stack += new
-                continue
+            b = v._b
+            values = v._a if b is None else (v._a, b)
+            operands: list[int] = []
+            for x in values:
+                i = places.get(x)
+                if i is None:
+                    if x._a is not NONE:
+                        stack.append(x)
+                        continue
+                    i = places[x] = -1
+                    if not symbolic and type(x) is not Active:
+                        self._look_at(x)
+                operands.append(i)
+            if len(operands) < len(values):
+                continue  # comes up again when the others have their places
             stack.pop()
-            if not self.symbolic:
-                self._look_at(v, values)
-            operands = tuple([places[x] for x in values])
+            if not symbolic and type(v) is not Active:
+                self._look_at(v)
             if v._op == "where":  # a condition has no derivative
-                operands = (-1, *operands[1:])
+                operands[0] = -1
             if max(operands, default=-1) < 0:
                 places[v] = -1
                 continue
-            places[v] = len(nodes)
-            nodes.append(v)
+            places[v] = len(self.nodes)
+            self.nodes.append(v)
             self.values.append(values)
             self.operands.append(operands)
 
-    def _look_at(self, v: Value, operands: tuple[Value, ...]) -> None:
-        if not operands and isinstance(v.data, Value):
+    def _look_at(self, v: Value) -> None:
+        """Note that v is from outside, if so; TypeError if a derivative has been lost in it."""
+        if not v._prev and isinstance(v.data, Value):
             raise TypeError(
                 "a Value was made of a number that is differentiated, as in Value(x), or such a number was set as the "
                 "data of a Value: that loses its derivative. It is a Value already, use it as it is"
             )
-        if not isinstance(v, Active) or (not operands and isinstance(v, Independent)):
+        if not isinstance(v, Active) or not v._prev:
             self.outside = True
 
     def place(self, y: Any) -> int:
@@ -221,16 +232,15 @@ class Graph:
                 gradients[i] = gradients[i] + g if i in gradients else g
         queue = [-i for i in gradients]
         heapq.heapify(queue)
-        while queue:
-            i = -heapq.heappop(queue)
-            if i < self.size:
-                break  # as all that are left
+        last, pop, push = -self.size, heapq.heappop, heapq.heappush
+        while queue and queue[0] <= last:  # after which there are independent ones only
+            i = -pop(queue)
             for j, d in zip(self.operands[i], self._pullback(i, gradients.pop(i))):
                 if j in gradients:
                     gradients[j] = gradients[j] + d
                 elif j >= 0:
                     gradients[j] = d
-                    heapq.heappush(queue, -j)
+                    push(queue, -j)
         return [gradients.get(i, 0.0) for i in range(self.size)]
 
     def push(self, seeds: Mapping[int, Data]) -> dict[int, Data]:
