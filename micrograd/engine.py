@@ -170,7 +170,7 @@ PULLBACKS: dict[str, Callable[..., tuple[Data, ...]]] = {
     "-": lambda g, y, a, b: (g, -g),
     "*": lambda g, y, a, b: (b * g, a * g),
     "/": lambda g, y, a, b: (ops.divide(g, b), -ops.divide(g * y, b)),
-    "pow": lambda g, y, a, b: (power_rule(a, b) * g, ops.where(ops.maximum(abs(a), -b) <= 0, 0, y * ops.log(a)) * g),
+    "pow": lambda g, y, a, b: (power_rule(a, b) * g, y * ops.log(ops.where(ops.maximum(abs(a), -b) <= 0, 1, a)) * g),
     "ReLU": lambda g, y, a: (ops.where(y > 0, g, 0),),
     "abs": lambda g, y, a: (ops.where(a > 0, g, ops.where(a < 0, -g, 0)),),
     "sqrt": lambda g, y, a: (ops.divide(g, 2 * y),),
@@ -200,8 +200,8 @@ def unlisted_pullback(y: Value) -> Callable[..., tuple[Data, ...]]:
 
 
 def power_rule(x: Data, n: Data) -> Data:
-    """The derivative of x**n by x; 0 for n = 0, at x = 0 too."""
-    return ops.where(abs(n) <= 0, 0, n * ops.power(x, n - 1))
+    """The derivative of x**n by x; 0 for n = 0, at x = 0 too. There 1 stands for x, so that n * inf can't come of it."""
+    return n * ops.power(ops.where(abs(n) <= 0, ops.where(abs(x) > 1e-30, x, 1), x), n - 1)
 
 
 def share(g: Data, wins: Any, loses: Any) -> Data:
