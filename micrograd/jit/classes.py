@@ -13,7 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from micrograd.jit.graph import CONSTANT, COPY, INPUT, MUL, POW, SUM, WEIGHT, Graph, edge_owners
+from micrograd.jit.graph import (
+    CONSTANT,
+    COPY,
+    EXTREMES,
+    INPUT,
+    MUL,
+    POW,
+    REDUCTIONS,
+    SUM,
+    WEIGHT,
+    Graph,
+    edge_owners,
+)
 from micrograd.jit.nests import Integers
 
 UNROLLED = 3  # at most so many terms of a class are written one by one; more are a reduction
@@ -81,6 +93,8 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classe
         key: Any
         if o == SUM and last - first > 1:
             key = frozenset(map(class_of, operand[first:last]))
+        elif o in EXTREMES:
+            key = (o, frozenset(map(class_of, operand[first:last])))
         elif o == POW and op[operand[first + 1]] == CONSTANT:
             key = (POW, of[operand[first]], float(graph.value[operand[first + 1]]))
         elif last - first == 2:
@@ -170,7 +184,7 @@ def readers(graph: Graph, classes: Classes) -> Integers:
     """For each edge the number of its reader's class times PLACES, plus at which place of it its operand stands, plus
     1; for copies, which are of another class than their readers, 0."""
     owner = edge_owners(graph)
-    place = np.where(graph.op[owner] == SUM, 0, np.arange(len(owner)) - graph.start[owner])
+    place = np.where(np.isin(graph.op[owner], REDUCTIONS), 0, np.arange(len(owner)) - graph.start[owner])
     return np.where(graph.op[owner] == COPY, 0, classes.of[owner] * PLACES + place + 1)
 
 
@@ -186,9 +200,9 @@ def sole_readers(graph: Graph, classes: Classes, reader: Integers) -> Integers:
 
 
 def by_class(graph: Graph, classes: Integers) -> None:
-    """Put the operands of products and sums into the order of their classes."""
+    """Put the operands of products, sums and extremes into the order of their classes."""
     owner = edge_owners(graph)
-    commutes = (graph.op[owner] == SUM) | (graph.op[owner] == MUL)
+    commutes = np.isin(graph.op[owner], (MUL, *REDUCTIONS))
     slot = np.arange(len(owner)) - graph.start[owner]
     key = np.where(commutes, classes[graph.operand], slot)
     order = np.argsort(owner * (int(key.max(initial=0)) + 1) + key, kind="stable")
@@ -243,7 +257,7 @@ def by_operation(classes: Classes) -> tuple[Integers, Integers]:
 
 
 def reductions(graph: Graph, classes: Classes) -> list[bool]:
-    """For each class whether it is of sums of many terms of a class, or of unequal numbers of terms."""
+    """For each class whether it is of sums or extremes of many terms of a class, or of unequal numbers of terms."""
     rows, starts = by_operation(classes)
     if not len(rows):
         return [False] * len(classes.op)
@@ -252,9 +266,9 @@ def reductions(graph: Graph, classes: Classes) -> list[bool]:
     longest = np.zeros(len(graph.op), np.int64)
     np.maximum.at(longest, owner[begins], np.diff(np.append(begins, len(owner))))
     ragged = np.minimum.reduceat(graph.count[rows], starts) != np.maximum.reduceat(graph.count[rows], starts)
-    is_sum = np.array(classes.op[INPUT + 1 :]) == SUM
+    reduces = np.isin(classes.op[INPUT + 1 :], REDUCTIONS)
     many = np.maximum.reduceat(longest[rows], starts) > UNROLLED
-    return [False] * (INPUT + 1) + [bool(flag) for flag in is_sum & (many | ragged)]
+    return [False] * (INPUT + 1) + [bool(flag) for flag in reduces & (many | ragged)]
 
 
 def only_readers(graph: Graph, classes: Classes) -> Iterator[tuple[int, int]]:

@@ -1,4 +1,5 @@
-"""The graph that loops are looked for in: a tape without its dead rows, in which chains of additions are sums.
+"""The graph that loops are looked for in: a tape without its dead rows, in which chains of additions are sums, and chains
+of maximum or minimum are one operation each.
 
 What comes in: a `Tape`. What goes out: a `Graph` of rows that are numbered as they were traced. Which rows are alike
 is left to `classes`.
@@ -18,6 +19,7 @@ Nothing is folded that depends on a number, except that x + 0 and x**1 are x: th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -34,6 +36,8 @@ NAMES = [*OPERATIONS, "output", "copy", "sum"]  # of leaves, which come first, t
 CODE = {name: code for code, name in enumerate(NAMES)}
 ADD, SUB, NEG, MUL, POW = (CODE[name] for name in ["add", "sub", "neg", "mul", "pow"])
 OUTPUT, COPY, SUM = (CODE[name] for name in ["output", "copy", "sum"])
+EXTREMES = {CODE["maximum"]: -math.inf, CODE["minimum"]: math.inf}  # with the number that changes nothing
+REDUCTIONS = (SUM, *EXTREMES)  # which take any number of operands, in any order
 
 PEELED = 8  # at most so many constant factors, one inside the other, are moved into one coefficient
 
@@ -54,7 +58,8 @@ class Rows:
 @dataclass
 class Graph:
     """Operations of any number of operands: those of row i are `operand[start[i]:start[i + 1]]`. A row of operation
-    SUM is its bias plus its operands times their coefficients. Rows that are not `live` are no longer needed."""
+    SUM is its bias plus its operands times their coefficients; one of maximum or minimum has one operand or more. Rows
+    that are not `live` are no longer needed."""
 
     op: Integers
     number: Integers
@@ -141,12 +146,13 @@ def reachable(a: list[int], b: list[int], c: list[int], first_output: int, size:
 
 
 def flatten(rows: Rows) -> Graph:
-    """Sums of any length, made of the chains of add, sub and neg in which each result has one use."""
-    additive = np.isin(rows.op, (ADD, SUB, NEG))
+    """Sums of any length, made of the chains of add, sub and neg in which each result has one use; the same of maximum
+    and of minimum."""
+    additive, extreme = np.isin(rows.op, (ADD, SUB, NEG)), np.isin(rows.op, list(EXTREMES))
     root, sign = chains(rows, additive)
     absorbed = root != np.arange(len(root))
 
-    sums, others = np.flatnonzero(additive), np.flatnonzero(~additive)
+    sums, others = np.flatnonzero(additive), np.flatnonzero(~additive & ~extreme)
     twos = sums[rows.op[sums] != NEG]
     owner = np.concatenate([sums, twos])
     operand = np.concatenate([rows.a[sums], rows.b[twos]])
@@ -160,11 +166,25 @@ def flatten(rows: Rows) -> Graph:
     fixed = rows.op[operand] == CONSTANT
     bias = np.bincount(owner[fixed], coefficient[fixed] * rows.value[operand[fixed]], len(root)).astype(np.float64)
     edges = [(owner[~fixed], place[~fixed], operand[~fixed], coefficient[~fixed])]
+    edges += [of_extremes(rows, op, unchanged) for op, unchanged in EXTREMES.items()]
     for k, column in enumerate((rows.a, rows.b, rows.c)):
         with_operand = others[column[others] < len(root)]
         edges.append((with_operand, with_operand * 2 + k, column[with_operand], np.ones(len(with_operand))))
     owner, place, operand, coefficient = (np.concatenate(parts) for parts in zip(*edges))
     return linked(rows, additive, owner, place, operand, coefficient, bias)
+
+
+def of_extremes(rows: Rows, op: int, unchanged: float) -> tuple[Integers, Integers, Integers, Floats]:
+    """Of the chains of one of these operations owner, place, operand and coefficient for each edge; an operand that
+    changes nothing is left out."""
+    own = np.flatnonzero(rows.op == op)
+    root, _ = chains(rows, rows.op == op)
+    owner, place = np.concatenate([own, own]), np.concatenate([own * 2, own * 2 + 1])
+    operand = np.concatenate([rows.a[own], rows.b[own]])
+    nothing = (rows.op[operand] == CONSTANT) & (rows.value[operand] == unchanged)
+    nothing[len(own) :] &= ~nothing[: len(own)]  # of two such, one stays
+    ends = ~nothing & ((rows.op[operand] != op) | (root[operand] == operand))
+    return root[owner[ends]], place[ends], operand[ends], np.ones(int(ends.sum()))
 
 
 def chains(rows: Rows, additive: Bools) -> tuple[Integers, Floats]:

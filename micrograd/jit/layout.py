@@ -170,7 +170,7 @@ class Layout:
         if isinstance(template, Application):
             return applied(template.op, [self.expression(x) for x in template.operands])
         if isinstance(template, Reduction):
-            return Sum(self.reduction_domain(template.scope), self.expression(template.body))
+            return Sum(self.reduction_domain(template.scope), self.expression(template.body), template.op)
         return self.combination(template)
 
     def combination(self, template: Combination) -> Expression:

@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -111,10 +112,17 @@ class Domain:
 
 @dataclass(frozen=True)
 class Sum:
-    """The sum of `body` over the points of a domain of its own: a reduction; of a product, a contraction."""
+    """The sum of `body` over the points of a domain of its own: a reduction; of a product, a contraction. Where `op` is
+    "maximum" or "minimum", that in place of the sum."""
 
     domain: Domain
     body: Expression
+    op: str = "add"
+
+    @property
+    def unchanged(self) -> float:
+        """The number with which the operation changes nothing: the sum of no terms."""
+        return {"add": 0.0, "maximum": -math.inf, "minimum": math.inf}[self.op]
 
 
 Expression: TypeAlias = "Access | Constant | Apply | Sum"
@@ -135,7 +143,7 @@ class Block:
 
     Statement i sets element `positions[i]` of array `names[arrays[i]]` to `ops[i]` of the operands from `starts[i]` to
     `starts[i + 1]`, again elements of arrays. The operation "sum" is `biases[i]` plus the operands times their
-    coefficients, and "copy" is its only operand.
+    coefficients, "copy" is its only operand, and "maximum" and "minimum" have any number of them.
     """
 
     names: tuple[str, ...]
@@ -161,6 +169,8 @@ class Block:
             body: Expression
             if op == "sum":
                 body = linear([(float(coefficients[e]), x) for e, x in zip(edges, operands)], float(self.biases[i]))
+            elif op in ("maximum", "minimum"):
+                body = reduce(lambda x, y, op=op: Apply(op, (x, y)), operands)  # type: ignore[misc]
             else:
                 body = operands[0] if op == "copy" else Apply(op, tuple(operands))
             yield Nest(Domain(), Access(self.names[self.arrays[i]], AffineMap(int(self.positions[i]))), body)
@@ -242,7 +252,7 @@ def changed(x: Expression, change: Callable[[AffineMap], AffineMap]) -> Expressi
     if isinstance(x, Access):
         return changed_access(x, change)
     if isinstance(x, Sum):
-        return Sum(Domain(x.domain.extents, changed_mask(x.domain.mask, change)), changed(x.body, change))
+        return Sum(Domain(x.domain.extents, changed_mask(x.domain.mask, change)), changed(x.body, change), x.op)
     return Apply(x.op, tuple(changed(operand, change) for operand in x.operands)) if isinstance(x, Apply) else x
 
 
@@ -375,7 +385,8 @@ def bare_text(x: Expression, names: Sequence[str]) -> tuple[str, int]:
     if isinstance(x, Sum):
         own = names_of(len(x.domain.extents), INNER, len(set(names) & set(INNER)))
         inside = [*names, *own]
-        return f"sum_{{{domain_text(x.domain, own, inside)}}} {text(x.body, inside, 2)}", 1
+        name = {"add": "sum", "maximum": "max", "minimum": "min"}[x.op]
+        return f"{name}_{{{domain_text(x.domain, own, inside)}}} {text(x.body, inside, 2)}", 1
     if x.op in INFIX:
         sign, tightness = INFIX[x.op]
         a, b = x.operands
@@ -458,7 +469,8 @@ def evaluate(x: Expression, point: Sequence[Integers], dimensions: int, arrays: 
     elif isinstance(x, Sum):
         inside, owner = points(x.domain, point[:dimensions], arrays)
         values = evaluate(x.body, inside, dimensions + len(x.domain.extents), arrays)
-        result = np.bincount(owner, values, len(point[0])).astype(np.float64)
+        result = np.full(len(point[0]), x.unchanged)
+        {"add": np.add, "maximum": np.maximum, "minimum": np.minimum}[x.op].at(result, owner, values)
     else:
         result = NUMPY[x.op](*[evaluate(a, point, dimensions, arrays) for a in x.operands])
     return result

@@ -35,7 +35,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from micrograd.jit.classes import Classes, TimeLoop, classify
-from micrograd.jit.graph import CONSTANT, COPY, INPUT, MUL, POW, SUM, Bools, Graph, edges_of
+from micrograd.jit.graph import CONSTANT, COPY, INPUT, MUL, POW, REDUCTIONS, Bools, Graph, edges_of
 from micrograd.jit.nests import Integers
 
 LEVELS = 1  # how deep classes have to look alike
@@ -98,10 +98,10 @@ def uniform(graph: Graph, classes: Classes, rows: Integers) -> bool:
     """Whether the operands of all rows are of the same classes."""
     edges, owner = edges_of(graph, rows)
     of = classes.of[graph.operand[edges]]
-    if graph.op[rows[0]] in (SUM, MUL):
+    if graph.op[rows[0]] in (MUL, *REDUCTIONS):
         order = np.lexsort([of, owner])
         owner, of = owner[order], of[order]
-    if graph.op[rows[0]] == SUM:
+    if graph.op[rows[0]] in REDUCTIONS:
         fresh = (np.diff(of, prepend=-1) != 0) | (np.diff(owner, prepend=-1) != 0)
         owner, of = owner[fresh], of[fresh]
     each = len(of) // len(rows)
@@ -308,14 +308,14 @@ def tokens(graph: Graph, classes: Classes) -> Integers:
     first = classes.members[begin]
     total = np.add.reduceat(graph.count[members], begin - begin[0])
     edge, owner = edges_of(graph, first)
-    is_sum = graph.op[first][owner] == SUM
-    edge = edge[np.lexsort([np.where(is_sum, classes.of[graph.operand[edge]], edge), owner])]
+    reduces = np.isin(graph.op[first][owner], REDUCTIONS)
+    edge = edge[np.lexsort([np.where(reduces, classes.of[graph.operand[edge]], edge), owner])]
     operand = graph.operand[edge]
     q = classes.of[operand]
-    slot = np.where(is_sum | (graph.op[first][owner] == MUL), 0, edge - graph.start[first][owner])
+    slot = np.where(reduces | (graph.op[first][owner] == MUL), 0, edge - graph.start[first][owner])
     exponent = (graph.op[first][owner] == POW) & (slot == 1) & (q == CONSTANT)
     slot = np.where(exponent, graph.value[operand].view(np.int64), slot)
-    fresh = ~is_sum | (np.diff(q, prepend=-1) != 0) | (np.diff(owner, prepend=-1) != 0)
+    fresh = ~reduces | (np.diff(q, prepend=-1) != 0) | (np.diff(owner, prepend=-1) != 0)
     owner, q, slot = owner[fresh], q[fresh], mixed(slot[fresh] + 17)
     bounds = np.searchsorted(owner, np.arange(len(first) + 1))
     base = mixed(np.diff(classes.start[INPUT + 1 :]) * 64 + graph.op[first]) + mixed(total + 3)
@@ -465,7 +465,7 @@ class Numbering:
                     own = own[np.argsort(self.of_kind(own, kind), kind="stable")]
                 rows[t, part] = own
                 self.number[own] = np.arange(len(own))
-                if self.graph.op[own[0]] == SUM:
+                if self.graph.op[own[0]] in REDUCTIONS:
                     self.order_terms(own)
         return rows
 

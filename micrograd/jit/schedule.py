@@ -311,7 +311,7 @@ def sums_collapsed(x: Expression) -> Expression:
             return AffineMap(m.offset, m.strides[:k] + m.strides[k + 1 :])
 
         extents = (*x.domain.extents[:d], x.domain.extents[d] * n, *x.domain.extents[d + 2 :])
-        x = Sum(Domain(extents, changed_mask(x.domain.mask, shorter)), changed(x.body, shorter))
+        x = Sum(Domain(extents, changed_mask(x.domain.mask, shorter)), changed(x.body, shorter), x.op)
     return x
 
 
@@ -472,7 +472,7 @@ class Packer:
             if isinstance(x, Apply):
                 return Apply(x.op, tuple(change(operand, inner) for operand in x.operands))
             if isinstance(x, Sum):
-                return x if x.domain.mask is not None else Sum(x.domain, change(x.body, x.domain.extents))
+                return x if x.domain.mask is not None else replace(x, body=change(x.body, x.domain.extents))
             if not isinstance(x, Access) or x.array in made:
                 return x
             assert group.lanes is not None

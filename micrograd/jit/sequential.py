@@ -212,7 +212,7 @@ def without_sums(
     """The expression, reading totals where it had sums that item k, a loop, can add up; those go into `found`."""
     if isinstance(x, Apply):
         return Apply(x.op, tuple(without_sums(operand, loop, k, written, last, found) for operand in x.operands))
-    if not isinstance(x, Sum) or x.domain != Domain((loop.extent,)):
+    if not isinstance(x, Sum) or x.op != "add" or x.domain != Domain((loop.extent,)):
         return x
     reads = list(accesses(x.body))
     known = [last.get(access.array, -1) < k or is_known(access, written) for access in reads]

@@ -14,7 +14,7 @@ import numpy as np
 
 from micrograd.jit.boxes import IrregularError
 from micrograd.jit.classes import UNROLLED, Classes, Fusion
-from micrograd.jit.graph import CONSTANT, COPY, NAMES, OUTPUT, SUM, Graph
+from micrograd.jit.graph import CONSTANT, COPY, EXTREMES, NAMES, OUTPUT, SUM, Graph, edges_of
 from micrograd.jit.nests import Array, Floats, Integers
 
 LETTERS = {"table": "c", "indices": "t", "temporary": "v"}  # of the names of arrays
@@ -56,10 +56,11 @@ class Combination:
 
 @dataclass
 class Reduction:
-    """The sum of the body over the terms of a scope."""
+    """The sum of the body over the terms of a scope, or for another operation its maximum or minimum."""
 
     scope: int
     body: Template
+    op: str = "add"
 
 
 Template: TypeAlias = "Column | Literals | Application | Combination | Reduction"
@@ -134,6 +135,8 @@ class Statement:
         op = int(self.graph.op[rows[0]])
         if op == SUM:
             return self.sum(rows, scope)
+        if op in EXTREMES:
+            return self.extreme(rows, scope, NAMES[op])
         slots = range(int(self.graph.start[rows[0] + 1] - self.graph.start[rows[0]]))
         operands = [self.operand(self.graph.operand[self.graph.start[rows] + k], scope) for k in slots]
         return operands[0] if op in (OUTPUT, COPY) else Application(NAMES[op], operands)
@@ -155,9 +158,7 @@ class Statement:
 
     def sum(self, rows: Integers, scope: int) -> Template:
         """Terms of which every row has the same few stand for themselves; the others are reductions."""
-        count = self.graph.start[rows + 1] - self.graph.start[rows]
-        owner = np.repeat(np.arange(len(rows)), count)
-        edges = np.arange(len(owner)) - (np.cumsum(count) - count)[owner] + self.graph.start[rows][owner]
+        edges, owner = edges_of(self.graph, rows)
         terms: list[tuple[Literals, Template]] = []
         for group in self.groups(edges):
             own, edge = owner[group], edges[group]
@@ -179,6 +180,27 @@ class Statement:
                 bias = self.literals(np.zeros(len(own)), inner)
                 terms.append((one, Reduction(inner, Combination(bias, [(coefficient, term)]))))
         return Combination(self.literals(self.graph.bias[rows], scope), terms)
+
+    def extreme(self, rows: Integers, scope: int, op: str) -> Template:
+        """The same for the operands of an extreme, which have no coefficients."""
+        edges, owner = edges_of(self.graph, rows)
+        parts: list[Template] = []
+        for group in self.groups(edges):
+            own, edge = owner[group], edges[group]
+            each = np.bincount(own, minlength=len(rows))
+            k = int(each[0])
+            if (each == k).all() and k <= self.few:
+                edge = self.by_place(edge, k)
+                parts += [self.operand(self.graph.operand[edge[j::k]], scope) for j in range(k)]
+            elif scope:
+                raise IrregularError
+            else:
+                inner = len(self.scopes)
+                self.scopes.append(Scope(own))
+                parts.append(Reduction(inner, self.operand(self.graph.operand[edge], inner), op))
+        while len(parts) > 1:
+            parts = [Application(op, parts[:2]), *parts[2:]]
+        return parts[0]
 
     def by_place(self, edges: Integers, k: int) -> Integers:
         """The k terms of each instance in the order of their places, if they are not alike in all instances anyway."""

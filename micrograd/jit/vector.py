@@ -17,7 +17,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -44,6 +44,11 @@ INLINE: dict[str, Callable[..., str]] = {
     "softplus": elementary.softplus,
     "erf": elementary.erf,
 }
+
+# What adds a term to a reduction, and what reduces the lanes of a vector, in any order.
+COMBINED = {"add": "arith.addf", "maximum": "arith.maximumf", "minimum": "arith.minimumf"}
+ACROSS = {"add": ("add", " fastmath<reassoc>"), "maximum": ("maximumf", ""), "minimum": ("minimumf", "")}
+PRODUCTS = ("mul", "neg")
 
 Coordinate = tuple[str, int]  # the name of a loop's counter, or "", and what is added to it
 Point = tuple[Coordinate, ...]
@@ -521,16 +526,17 @@ class Function:
             self.box += domain.extents
             keys = [(reduction, at, lanes) for reduction in together for at, lanes in points]
             types = [self.type(lanes) for _, _, lanes in keys for _ in range(group.chains)]
-            zeros = [self.constant(0.0, t) for t in types]
-            totals = self.terms(group, domain, keys, zeros, types)
+            nothing = [reduction.unchanged for reduction, _, _ in keys for _ in range(group.chains)]
+            empty = [self.constant(x, t) for x, t in zip(nothing, types)]
+            totals = self.terms(group, domain, keys, empty, types)
             for k, (reduction, at, lanes) in enumerate(keys):
                 parts = totals[k * group.chains : (k + 1) * group.chains]
-                self.reduced[id(reduction), at] = self.total(parts, self.type(lanes))
+                self.reduced[id(reduction), at] = self.total(parts, reduction, self.type(lanes))
             self.box = self.box[: len(self.box) - len(domain.extents)]
 
-    def total(self, parts: list[str], t: str) -> str:
+    def total(self, parts: list[str], reduction: Sum, t: str) -> str:
         while len(parts) > 1:
-            pairs = [self.add(f"arith.addf {a}, {b} : {t}") for a, b in zip(parts[::2], parts[1::2])]
+            pairs = [self.add(f"{COMBINED[reduction.op]} {a}, {b} : {t}") for a, b in zip(parts[::2], parts[1::2])]
             parts = pairs + parts[len(pairs) * 2 :]
         return parts[0]
 
@@ -606,7 +612,7 @@ class Function:
             for q in range(many):
                 there = (*inner, (c[0], c[1] + q))
                 for k, (reduction, at, lanes) in enumerate(keys):
-                    plain = Sum(Domain(domain.extents), reduction.body)
+                    plain = replace(reduction, domain=Domain(domain.extents))
                     slot = k * chains + q
                     totals[slot] = self.accumulated(totals[slot], plain, (*at, *there), lanes)
             self.pinned = before
@@ -632,7 +638,7 @@ class Function:
     def accumulated(self, total: str, reduction: Sum, at: Point, lanes: Lanes | None) -> str:
         """The total with one more term, or vector of terms."""
         m, body = Typed(self, self.type(lanes)), reduction.body
-        if reduction.domain.mask is None and isinstance(body, Apply) and body.op in ("mul", "neg"):
+        if reduction.op == "add" and reduction.domain.mask is None and isinstance(body, Apply) and body.op in PRODUCTS:
             negative = body.op == "neg"
             product = body.operands[0] if negative else body
             if isinstance(product, Apply) and product.op == "mul":
@@ -642,8 +648,8 @@ class Function:
         with self.guarded(mask, lanes):
             term = self.number(body, at, lanes)
         if mask is not None:
-            term = m.select(mask, term, m.constant(0.0))
-        return m.op("arith.addf", total, term)
+            term = m.select(mask, term, m.constant(reduction.unchanged))
+        return m.op(COMBINED[reduction.op], total, term)
 
     def reduce_across(self, group: Group, reductions: Sequence[Sum], at: Point, lanes: Lanes | None) -> None:
         """Calculate sums whose terms stand side by side: one each, or as many as there are lanes."""
@@ -654,10 +660,11 @@ class Function:
             vectors = [self.sum_across(group, reduction, point) for point in points]
             t = f"vector<{group.width}x{self.element}>"
             if lanes is None:
-                result = self.add(f"vector.reduction <add>, {vectors[0]} fastmath<reassoc> : {t} into {self.element}")
+                kind, any_order = ACROSS[reduction.op]
+                result = self.add(f"vector.reduction <{kind}>, {vectors[0]}{any_order} : {t} into {self.element}")
             else:
                 zero = self.constant(0.0, t)
-                result = self.tree([*vectors, *[zero] * (group.width - count)], group.width)
+                result = self.tree([*vectors, *[zero] * (group.width - count)], reduction, group.width)
             self.reduced[id(reduction), at] = result
             self.box = self.box[: len(self.box) - len(reduction.domain.extents)]
 
@@ -700,13 +707,14 @@ class Function:
                     assert mask is not None
                     term = self.number(reduction.body, there, lanes)
                 totals = list(totals)
-                totals[0] = m.op("arith.addf", totals[0], m.select(mask, term, m.constant(0.0)))
+                term = m.select(mask, term, m.constant(reduction.unchanged))
+                totals[0] = m.op(COMBINED[reduction.op], totals[0], term)
             return totals
 
-        totals = loops(0, (), [self.constant(0.0, t)] * group.chains)
-        return self.total(totals, t)
+        totals = loops(0, (), [self.constant(reduction.unchanged, t)] * group.chains)
+        return self.total(totals, reduction, t)
 
-    def tree(self, vectors: list[str], width: int) -> str:
+    def tree(self, vectors: list[str], reduction: Sum, width: int) -> str:
         """A vector of the sums of the lanes of each of `width` vectors."""
         t = f"vector<{width}x{self.element}>"
         length = width
@@ -720,7 +728,7 @@ class Function:
                     high += range(vector + begin + half, vector + begin + length)
             vectors = [
                 self.add(
-                    f"arith.addf {self.add(f'vector.shuffle {a}, {b} {low} : {t}, {t}')}, "
+                    f"{COMBINED[reduction.op]} {self.add(f'vector.shuffle {a}, {b} {low} : {t}, {t}')}, "
                     f"{self.add(f'vector.shuffle {a}, {b} {high} : {t}, {t}')} : {t}"
                 )
                 for a, b in zip(vectors[:many], vectors[many:])
