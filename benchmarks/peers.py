@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 import subprocess
 import sys
@@ -45,12 +46,63 @@ def jax64() -> ModuleType:
     return jax
 
 
-def jax_synchronous() -> ModuleType:
-    """JAX that calculates in the thread that calls: quicker for small programs on one core."""
+def synchronous(make: Callable[..., Timed]) -> Callable[..., Timed]:
+    """A contender whose JAX calculates in the thread that calls: quicker for small programs on one core."""
+
+    def contender(*arguments: Any) -> Timed:
+        import jax
+
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+        return make(*arguments)
+
+    return contender
+
+
+def called(f: Callable[..., Any], compiles: bool = False, **arguments: Any) -> Timed:
+    """A function to call over and over with these arguments; ours tells how it was compiled."""
+    answer, seconds = first(lambda: f(*arguments.values()))
+    return timed_call("f", f, compiles, arguments, answer, seconds)
+
+
+def trained(step: Callable[..., Any], numbers: Callable[[], Any], compiles: bool = False, **arguments: Any) -> Timed:
+    """A training step to take over and over. What it calculates: three losses, then the `numbers` it has trained."""
+    loss, seconds = first(lambda: step(*arguments.values()))
+    answer = [loss, step(*arguments.values()), step(*arguments.values()), numbers()]
+    return timed_call("step", step, compiles, arguments, answer, seconds)
+
+
+def timed_call(
+    name: str, f: Callable[..., Any], compiles: bool, arguments: dict[str, Any], answer: Any, seconds: float
+) -> Timed:
+    """The call `name(arguments)`; `seconds` is what the first took, of interest if it compiled something."""
+    explain = getattr(f, "explain", None)
+    return Timed(
+        f"{name}({', '.join(arguments)})",
+        {name: f, **arguments},
+        answer,
+        compiled=seconds if compiles or explain else math.nan,
+        note=explain() if explain else "",
+    )
+
+
+def to_numpy(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that gives a number and arrays, in a library's own kinds: as a float and arrays of numpy."""
+    import numpy as np
+
+    def f(*arguments: Any) -> Any:
+        value, *arrays = function(*arguments)
+        return float(value), *map(np.asarray, arrays)
+
+    return f
+
+
+def jax_called(f: Callable[..., Any], **arguments: Any) -> Timed:
+    """A function for JAX to compile, called over and over with arguments that JAX has ready."""
     import jax
 
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-    return jax
+    compiled = jax.jit(f)
+    arguments = {name: jax.tree.map(jax.numpy.asarray, argument) for name, argument in arguments.items()}
+    return called(lambda *x: jax.block_until_ready(compiled(*x)), compiles=True, **arguments)
 
 
 def dense_flops(rows: int, sizes: Sequence[int]) -> int:
@@ -134,9 +186,7 @@ class JaxTraining:
         return loss.block_until_ready()
 
     def timed(self, lr: float) -> Timed:
-        loss, seconds = first(lambda: self.step(lr))
-        answer = [loss, self.step(lr), self.step(lr), jax_numbers(self.parameters)]
-        return Timed("step(lr)", {"step": self.step, "lr": lr}, answer, compiled=seconds)
+        return trained(self.step, lambda: jax_numbers(self.parameters), compiles=True, lr=lr)
 
 
 def torch_network(layers: Weights) -> Any:
@@ -152,6 +202,23 @@ def torch_network(layers: Weights) -> Any:
             linear.bias.copy_(torch.tensor(b))
         parts += [linear, torch.nn.ReLU()]
     return torch.nn.Sequential(*parts[:-1])
+
+
+def torch_training(loss: Callable[..., Any], layers: Weights, X: Any, y: Any, lr: float) -> Timed:
+    """Gradient descent by a `loss` of the network, X and y."""
+    import torch
+
+    model = torch_network(layers)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+
+    def step(X: Any, y: Any) -> float:
+        value = loss(model, X, y)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        return float(value.item())
+
+    return trained(step, lambda: torch_numbers(model), X=torch.as_tensor(X), y=torch.as_tensor(y))
 
 
 def torch_numbers(model: Any) -> list[Any]:
@@ -171,3 +238,27 @@ def casadi_in_c(function: Any) -> Any:
         command = ["gcc", "-O3", "-march=native", "-shared", "-fPIC", f"{name}.c", "-o", f"{name}.so"]
         subprocess.run(command, check=True, cwd=folder)
         return casadi.external(name, f"{folder}/{name}.so")
+
+
+def casadi_called(make: Callable[[], Any], **arguments: Any) -> Timed:
+    """A CasADi function that gives a number and arrays; compiling is to make it."""
+    function, seconds = first(make)
+    timed = called(to_numpy(function), **arguments)
+    timed.compiled = seconds
+    return timed
+
+
+def casadi_bound(make: Callable[[], Any], x: Any, shape: tuple[int, ...]) -> Timed:
+    """A CasADi function of an array that gives a number and an array, by way of C, between arrays that were bound
+    beforehand: no objects are made by a call."""
+    import numpy as np
+
+    function, seconds = first(lambda: casadi_in_c(make()))
+    value, array = np.zeros(1), np.zeros(shape)
+    buffer, run = function.buffer()
+    buffer.set_arg(0, memoryview(x))
+    buffer.set_res(0, memoryview(value))
+    buffer.set_res(1, memoryview(array))
+    run()
+    names = {"run": run, "kept": (function, buffer, x, value, array)}
+    return Timed("run()", names, [value.copy(), array.copy()], compiled=seconds)

@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from peers import dense_flops
-from timing import OURS, Timed, Workload, faster, first, share_of
+from peers import dense_flops, synchronous, trained
+from timing import OURS, Workload, faster, share_of
 
 SIZES, LR = (64, 128, 64, 10), 0.1
 LIMIT = "the FMA limit"
@@ -19,54 +19,80 @@ def data(rows):
     return X, np.eye(10, dtype="float32")[digits.target[:rows]]
 
 
-def ours(rows):
-    from peers import get_weights, jit_imported, set_weights, weights
+def network():
+    from peers import set_weights, weights
 
     from micrograd.nn import MLP
 
-    jit = jit_imported()
     model = MLP(SIZES[0], list(SIZES[1:]))
     set_weights(model, weights(SIZES))
+    return model
 
-    @jit
+
+def cross_entropy(model, x, target):
+    """The loss of one image."""
+    z = model(x)
+    return sum(zi.exp() for zi in z).log() - sum(t * zi for t, zi in zip(target, z))
+
+
+def descend(model, loss, lr):
+    """A step down the gradient of the loss."""
+    model.zero_grad()
+    loss.backward()
+    for p in model.parameters():
+        p.data -= lr * p.grad
+    return loss
+
+
+def step_row_by_row(model):
+    """A compiled step in which a loop over the rows is written out."""
+    from peers import jit_imported
+
+    @jit_imported()
     def step(X, Y, lr):
         total = 0
         for x, target in zip(X, Y):
-            z = model(x)
-            log_sum = sum(zi.exp() for zi in z).log()
-            total += log_sum - sum(t * zi for t, zi in zip(target, z))
-        loss = total * (1.0 / len(X))
-        model.zero_grad()
-        loss.backward()
-        for p in model.parameters():
-            p.data -= lr * p.grad
-        return loss
+            total += cross_entropy(model, x, target)
+        return descend(model, total * (1.0 / len(X)), lr)
 
+    return step
+
+
+def step_by_vmap(model):
+    """A compiled step in which one row is traced, for any number of rows."""
+    from peers import jit_imported
+
+    from micrograd import ops
+    from micrograd.func import vmap
+
+    losses = vmap(lambda x, target: cross_entropy(model, x, target))
+
+    @jit_imported()
+    def step(X, Y, lr):
+        return descend(model, ops.mean(losses(X, Y)), lr)
+
+    return step
+
+
+def ours(make_step, rows):
+    from peers import get_weights
+
+    model = network()
     X, Y = data(rows)
-    loss, seconds = first(lambda: step(X, Y, LR))
-    answer = [loss, step(X, Y, LR), step(X, Y, LR), get_weights(model)]
-    names = {"step": step, "X": X, "Y": Y, "lr": LR}
-    return Timed("step(X, Y, lr)", names, answer, compiled=seconds, note=step.explain())
+    return trained(make_step(model), lambda: get_weights(model), X=X, Y=Y, lr=LR)
+
+
+def torch_loss(model, X, classes):
+    import torch
+
+    return torch.nn.functional.cross_entropy(model(X), classes)
 
 
 def torch(rows):
-    import torch
-    from peers import torch_network, torch_numbers, weights
+    from peers import torch_training, weights
 
-    model = torch_network(weights(SIZES))
-    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
-    X, Y = (torch.from_numpy(part) for part in data(rows))
-    classes = Y.argmax(1)
-
-    def step(X, classes):
-        loss = torch.nn.functional.cross_entropy(model(X), classes)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    answer = [step(X, classes), step(X, classes), step(X, classes), torch_numbers(model)]
-    return Timed("step(X, classes)", {"step": step, "X": X, "classes": classes}, answer)
+    X, Y = data(rows)
+    return torch_training(torch_loss, weights(SIZES), X, Y.argmax(1), LR)
 
 
 def jax_loss(parameters, X, Y):
@@ -83,27 +109,20 @@ def jax(rows):
     return JaxTraining(jax_loss, weights(SIZES), *data(rows)).timed(LR)
 
 
-def jax_synchronous(rows):
-    from peers import jax_synchronous
-
-    jax_synchronous()
-    return jax(rows)
-
-
 def limit(rows):
     from limits import fma_limit
 
     return fma_limit(dense_flops(rows, SIZES))
 
 
-def workload(rows, times_jax):
+def workload(rows, make_step, times_jax):
     """The step on so many rows."""
     flops = dense_flops(rows, SIZES)
     contenders = {
-        OURS: ours,
+        OURS: partial(ours, make_step),
         "PyTorch": torch,
         "JAX": jax,
-        "JAX, synchronous": jax_synchronous,
+        "JAX, synchronous": synchronous(jax),
         LIMIT: limit,
     }
     return Workload(
@@ -116,4 +135,4 @@ def workload(rows, times_jax):
     )
 
 
-WORKLOAD = workload(64, times_jax=2.4)
+WORKLOAD = workload(64, step_row_by_row, times_jax=2.4)

@@ -1,6 +1,7 @@
 """Energy and gradient of 32 bodies under the Lennard-Jones potential: a loop over pairs, arrays in and out."""
 
-from timing import OURS, Timed, Workload, compiled_within, faster, first
+from peers import called, synchronous
+from timing import OURS, Workload, compiled_within, faster
 
 BODIES = 32
 
@@ -39,9 +40,7 @@ def ours():
         energy.backward()
         return energy, np.array([[c.grad for c in row] for row in x])
 
-    x = positions()
-    answer, seconds = first(lambda: f(x))
-    return Timed("f(x)", {"f": f, "x": x}, answer, compiled=seconds, note=f.explain())
+    return called(f, x=positions())
 
 
 def karpathy():
@@ -56,13 +55,11 @@ def karpathy():
         energy.backward()
         return energy.data, np.array([[c.grad for c in row] for row in x])
 
-    x = positions()
-    return Timed("f(x)", {"f": f, "x": x}, f(x))
+    return called(f, x=positions())
 
 
 def jax():
-    import numpy as np
-    from peers import jax64
+    from peers import jax64, to_numpy
 
     jax = jax64()
     jnp = jax.numpy
@@ -73,22 +70,7 @@ def jax():
         s6 = 1 / (d * d).sum(-1, where=~itself[..., None], initial=0.0).at[itself].set(1.0) ** 3
         return 2 * jnp.where(itself, 0, s6 * s6 - s6).sum()
 
-    compiled = jax.jit(jax.value_and_grad(energy))
-
-    def f(x):
-        energy, gradient = compiled(x)
-        return float(energy), np.asarray(gradient)
-
-    x = positions()
-    answer, seconds = first(lambda: f(x))
-    return Timed("f(x)", {"f": f, "x": x}, answer, compiled=seconds)
-
-
-def jax_synchronous():
-    from peers import jax_synchronous
-
-    jax_synchronous()
-    return jax()
+    return called(to_numpy(jax.jit(jax.value_and_grad(energy))), compiles=True, x=positions())
 
 
 def torch():
@@ -105,8 +87,7 @@ def torch():
         energy.backward()
         return energy.item(), x.grad.numpy()
 
-    x = positions()
-    return Timed("f(x)", {"f": f, "x": x}, f(x))
+    return called(f, x=positions())
 
 
 def casadi_function():
@@ -117,44 +98,25 @@ def casadi_function():
     return ca.Function("lennard_jones", [x], [energy, ca.gradient(energy, x)])
 
 
-def casadi_call(function):
-    import numpy as np
-
-    def f(x):
-        energy, gradient = function(x)
-        return float(energy), np.asarray(gradient)
-
-    return f
-
-
 def casadi():
-    f, seconds = first(lambda: casadi_call(casadi_function()))
-    x = positions()
-    return Timed("f(x)", {"f": f, "x": x}, f(x), compiled=seconds)
+    from peers import casadi_called
+
+    return casadi_called(casadi_function, x=positions())
 
 
 def casadi_c():
-    from peers import casadi_in_c
+    from peers import casadi_called, casadi_in_c
 
-    function, seconds = first(lambda: casadi_in_c(casadi_function()))
-    f, x = casadi_call(function), positions()
-    return Timed("f(x)", {"f": f, "x": x}, f(x), compiled=seconds)
+    return casadi_called(lambda: casadi_in_c(casadi_function()), x=positions())
 
 
 def casadi_c_buffers():
-    """The same into arrays that were bound beforehand: no objects are made by a call."""
-    import numpy as np
-    from peers import casadi_in_c
+    from peers import casadi_bound
 
-    function, seconds = first(lambda: casadi_in_c(casadi_function()))
-    x, energy, gradient = positions().T.copy(), np.zeros(1), np.zeros((3, BODIES))
-    buffer, run = function.buffer()
-    buffer.set_arg(0, memoryview(x))
-    buffer.set_res(0, memoryview(energy))
-    buffer.set_res(1, memoryview(gradient))
-    run()
-    names = {"run": run, "kept": (function, buffer, x, energy, gradient)}
-    return Timed("run()", names, [energy.copy(), gradient.T.copy()], compiled=seconds)
+    timed = casadi_bound(casadi_function, positions().T.copy(), (3, BODIES))
+    energy, gradient = timed.answer
+    timed.answer = [energy, gradient.T]
+    return timed
 
 
 WORKLOAD = Workload(
@@ -164,7 +126,7 @@ WORKLOAD = Workload(
         "Karpathy": karpathy,
         "PyTorch": torch,
         "JAX": jax,
-        "JAX, synchronous": jax_synchronous,
+        "JAX, synchronous": synchronous(jax),
         "CasADi": casadi,
         "CasADi through C": casadi_c,
         "CasADi through C, buffers bound": casadi_c_buffers,

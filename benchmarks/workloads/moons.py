@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from peers import dense_flops
-from timing import OURS, Timed, Workload, compiled_within, faster, first, within
+from peers import dense_flops, synchronous, trained
+from timing import OURS, Timed, Workload, compiled_within, faster, within
 
 ROWS, SIZES, LR, ALPHA = 100, (2, 16, 16, 1), 0.01, 1e-4
 LISTS = f"{OURS}, lists in"
@@ -48,10 +48,7 @@ def ours(arrays=True):
         return total
 
     X, y = (np.array(part, "float32") for part in data()) if arrays else data()
-    loss, seconds = first(lambda: step(X, y, LR))
-    answer = [loss, step(X, y, LR), step(X, y, LR), get_weights(model)]
-    names = {"step": step, "X": X, "y": y, "lr": LR}
-    return Timed("step(X, y, lr)", names, answer, compiled=seconds, note=step.explain())
+    return trained(step, lambda: get_weights(model), X=X, y=y, lr=LR)
 
 
 def karpathy():
@@ -71,28 +68,18 @@ def karpathy():
             p.data -= lr * p.grad
         return total.data
 
-    answer = [step(X, y, LR), step(X, y, LR), step(X, y, LR), get_weights(model)]
-    return Timed("step(X, y, lr)", {"step": step, "X": X, "y": y, "lr": LR}, answer)
+    return trained(step, lambda: get_weights(model), X=X, y=y, lr=LR)
 
 
 def torch():
     import torch
-    from peers import torch_network, torch_numbers, weights
+    from peers import torch_training, weights
 
-    model = torch_network(weights(SIZES, 1.0))
-    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
-    X, y = (torch.tensor(part) for part in data())
-
-    def step(X, y):
+    def loss(model, X, y):
         scores = model(X)[:, 0]
-        total = torch.relu(1 - y * scores).mean() + ALPHA * sum((p * p).sum() for p in model.parameters())
-        optimizer.zero_grad()
-        total.backward()
-        optimizer.step()
-        return total.item()
+        return torch.relu(1 - y * scores).mean() + ALPHA * sum((p * p).sum() for p in model.parameters())
 
-    answer = [step(X, y), step(X, y), step(X, y), torch_numbers(model)]
-    return Timed("step(X, y)", {"step": step, "X": X, "y": y}, answer)
+    return torch_training(loss, weights(SIZES, 1.0), *data(), LR)
 
 
 def jax_loss(parameters, X, y):
@@ -107,13 +94,6 @@ def jax():
     from peers import JaxTraining, weights
 
     return JaxTraining(jax_loss, weights(SIZES, 1.0), *data()).timed(LR)
-
-
-def jax_synchronous():
-    from peers import jax_synchronous
-
-    jax_synchronous()
-    return jax()
 
 
 def jax_loop():
@@ -149,7 +129,7 @@ WORKLOAD = Workload(
         LISTS: lambda: ours(arrays=False),
         "PyTorch": torch,
         "JAX": jax,
-        "JAX, synchronous": jax_synchronous,
+        "JAX, synchronous": synchronous(jax),
         "JAX, inside a compiled loop": jax_loop,
         "Karpathy": karpathy,
         LIMIT: limit,
