@@ -101,6 +101,16 @@ def buffer(size: int, kind: Any) -> Any:
     return memory[start : start + size * unit].view(kind)
 
 
+def address(array: Any) -> int:
+    """Where the numbers of an array are."""
+    place: int = array.ctypes.data
+    return place
+
+
+def end(part: Any) -> int:
+    return ctypes.addressof(part) + ctypes.sizeof(part)
+
+
 class Memory:
     """Blocks for results. The pages of a large new array cost as much as to calculate what stands in it, so blocks that
     nobody refers to any more are kept for the next call, a few of them."""
@@ -146,33 +156,113 @@ class Kernel:
         if phase.axis is None:
             self.code = Code(trace, dtype)
         else:
-            rows = FEW_ROWS if operations > LARGE_ROW else MANY_ROWS
+            rows = MANY_ROWS
+            if operations > LARGE_ROW:  # then a chunk that is half empty costs
+                rows = max(FEW_ROWS, min(MANY_ROWS, -(-phase.rows // FEW_ROWS) * FEW_ROWS))
             self.chunk = Chunk(rows, phase.columns, phase.wide_outputs, phase.columns > MANY_COLUMNS)
             self.code = Code(trace, dtype, widened=lambda loops: widened(loops, self.chunk))
         self.main = ctypes.CFUNCTYPE(None, *[Pointer] * 4)(self.code.code.address("main"))
 
     def sizes(self) -> tuple[int, int, int]:
-        """The elements of x, y and t."""
-        if self.phase.axis is None:
-            return 0, 0, self.code.temporaries
+        """The elements of x, y and t of a phase on rows."""
         rows = self.chunk.rows
         return self.phase.columns * rows, self.phase.wide_outputs * rows + self.phase.sums, self.code.temporaries
 
 
-class Buffers:
-    """The memory of one call: the numbers that the phases share, and x, y, t of each phase."""
+class Once:
+    """A phase that runs once a call, in the memory of one call."""
 
-    def __init__(self, kernels: Sequence[Kernel], size: int, kind: Any):
-        self.shared = buffer(size, kind)
-        self.of = [Workspace(kernel, kind) for kernel in kernels]
+    def __init__(self, kernel: Kernel, shared: Any):
+        self.scratch = buffer(kernel.code.temporaries, shared.dtype)
+        start = address(shared)
+        self.arguments = start, start, start + kernel.phase.place * shared.itemsize, address(self.scratch)
+        self.main = kernel.main
+
+    def run(self, arrays: dict[Source, Any], counts: dict[Axis, int], results: dict[RowOutput, Any]) -> None:
+        self.main(*self.arguments)
+
+
+class OnRows:
+    """A phase on rows, in the memory of one call: outputs into new arrays, sums into `shared`."""
+
+    def __init__(self, kernel: Kernel, shared: Any):
+        phase, chunk = kernel.phase, kernel.chunk
+        assert phase.axis is not None
+        self.kernel, self.axis, self.kind = kernel, phase.axis.root(), shared.dtype
+        self.total = shared[phase.place : phase.place + phase.sums]
+        self.own = Workspace(kernel, self.kind)
+        self.inputs, self.outputs = (Column * len(phase.sources))(), (Column * len(phase.row_outputs))()
+        at = 0
+        for column, source in zip(self.inputs, phase.sources):
+            column.columns = source.columns
+            column.row, column.column = (chunk.columns, 1) if chunk.row_by_row else (1, chunk.rows)
+            column.at = at * column.column
+            at += source.columns
+        wide = 0
+        for column, output in zip(self.outputs, phase.row_outputs):
+            column.columns, column.at = len(output.rows), wide * chunk.rows
+            wide += len(output.rows)
+        self.parameters = Pass(
+            ctypes.cast(kernel.main, Pointer),
+            address(shared),
+            chunk.rows,
+            *(x for part in (self.inputs, self.outputs) for x in (ctypes.addressof(part), end(part))),
+            wide * chunk.rows,
+            phase.sums,
+            at * (1 if chunk.row_by_row else chunk.rows),
+            0 if not phase.masked else chunk.columns if chunk.row_by_row else 1,
+        )
+        self.fixed = ctypes.addressof(self.parameters)
+        self.run_rows = driver("f32" if self.kind.itemsize == 4 else "f64").run
+
+    def run(self, arrays: dict[Source, Any], counts: dict[Axis, int], results: dict[RowOutput, Any]) -> None:
+        phase, rows, size = self.kernel.phase, counts[self.axis], self.kernel.chunk.rows
+        for column, source in zip(self.inputs, phase.sources):
+            column.array = address(arrays[source])
+        for column, output in zip(self.outputs, phase.row_outputs):
+            results[output] = array = memory.array((rows, column.columns), self.kind)
+            column.array = address(array)
+        self.total.fill(0)
+        if rows <= CHUNKS * size:
+            self.run_rows(self.fixed, 0, rows, *self.own.addresses, address(self.total))
+        else:
+            self.in_segments(rows, max(CHUNKS, -(-rows // (size * SEGMENTS))) * size)
+
+    def in_segments(self, rows: int, each: int) -> None:
+        """The same for many rows: so many at a time, by several threads if wanted."""
+        starts = range(0, rows, each)
+        sums = np.zeros((len(starts), len(self.total)), self.kind)
+        first, step = address(sums), sums.strides[0]
+
+        def work(which: range, own: Workspace) -> None:
+            for k in which:
+                self.run_rows(self.fixed, starts[k], min(starts[k] + each, rows), *own.addresses, first + k * step)
+
+        threads = min(self.axis.threads, len(starts))
+        shares = [range(k, len(starts), threads) for k in range(threads)]
+        tasks = [pool(threads).submit(work, share, Workspace(self.kernel, self.kind)) for share in shares[1:]]
+        work(shares[0], self.own)
+        for task in tasks:
+            task.result()
+        for part in sums:
+            self.total += part
 
 
 class Workspace:
-    """The x, y and t of a phase, and where they are."""
+    """The x, y and t of a phase on rows, and where they are; each thread has its own."""
 
     def __init__(self, kernel: Kernel, kind: Any):
         self.arrays = [buffer(size, kind) for size in kernel.sizes()]
-        self.addresses = [array.ctypes.data for array in self.arrays]
+        self.addresses = [address(array) for array in self.arrays]
+
+
+class Buffers:
+    """The memory of one call: the numbers that the phases share, and what each phase works in."""
+
+    def __init__(self, kernels: Sequence[Kernel], size: int, kind: Any):
+        self.shared = buffer(size, kind)
+        self.address = address(self.shared)
+        self.phases = [(Once if k.phase.axis is None else OnRows)(k, self.shared) for k in kernels]
 
 
 class Results(list):  # type: ignore[type-arg]
@@ -192,140 +282,82 @@ class BatchedProgram:
         self.plan = cut(trace.tape, self.batch, len(trace.live))
         self.kernels = [Kernel(phase, self.plan, dtype) for phase in self.plan.phases]
         self.native = native.Native(self.kernels[-1].code.code, trace, dtype)
-        self.driver = driver(dtype)
         self.free: list[Buffers] = []
-        self.constants = {
+        self.place = self.kernels[-1].phase.place  # of the outputs in what the phases share
+        self.outputs = len(trace.tape.outputs) - len(trace.set)  # those that are not set
+        self.sources = list(self.batch.sources.values())
+        self.arrays = {
             source: contiguous(source.array, source.in_axis, self.kind)
-            for source in self.batch.sources.values()
+            for source in self.sources
             if source.array is not None
         }
+        first = self.plan.weights
+        self.counts = [(first + trace.tape.first[x.index], axis) for axis, x in self.batch.counts.items()]
 
     def __call__(self, numbers: Sequence[float], leaves: Sequence[Any]) -> Any:
         """The answer to the plain numbers and the arrays of a call."""
         arrays, counts = self.rows_of(leaves)
-        buffers = self.free.pop() if self.free else Buffers(self.kernels, self.plan.size, self.kind)
+        try:
+            buffers = self.free.pop()
+        except IndexError:
+            buffers = Buffers(self.kernels, self.plan.size, self.kind)
         shared, first = buffers.shared, self.plan.weights
         shared[first : first + len(numbers)] = numbers
-        for axis, symbol in self.batch.counts.items():
-            number = self.trace.tape.first[symbol.index]
-            shared[first + number] = counts[axis.root()]
-        results: dict[int, Any] = {}
-        has_homes = self.read(shared)
-        for kernel, workspace in zip(self.kernels, buffers.of):
-            if kernel.phase.axis is None:
-                x, y, t = workspace.addresses
-                kernel.main(x, shared.ctypes.data, shared.ctypes.data + kernel.phase.place * shared.itemsize, t)
-            else:
-                self.run(kernel, workspace, shared, arrays, counts[kernel.phase.axis.root()], results)
-        place = self.kernels[-1].phase.place
-        outputs = len(self.trace.tape.outputs) - len(self.trace.set)
-        y = Results(shared[place : place + outputs].tolist())
-        for (length, line), number in zip(self.trace.checks, y[outputs - len(self.trace.checks) :]):
+        for place, axis in self.counts:
+            shared[place] = counts[axis.root()]
+        has_homes = self.read(buffers)
+        results: dict[RowOutput, Any] = {}
+        for phase in buffers.phases:
+            phase.run(arrays, counts, results)
+        y = Results(shared[self.place : self.place + self.outputs].tolist())
+        for (length, line), number in zip(self.trace.checks, y[self.outputs - len(self.trace.checks) :]):
             native.check_index(number, length, line)
         for output, length, line in self.batch.checks:
-            check_indices(results[id(output)], length, line)
-        self.write(shared[place + outputs : place + len(self.trace.tape.outputs)], place, shared, has_homes)
-        y.rows = [shaped(results[id(output)], output) for output in self.batch.outputs]
+            check_indices(results[output], length, line)
+        self.write(buffers, has_homes)
+        y.rows = [shaped(results[output], output) for output in self.batch.outputs]
         self.free.append(buffers)
         return self.trace.answer(y)
 
     def rows_of(self, leaves: Sequence[Any]) -> tuple[dict[Source, Any], dict[Axis, int]]:
         """The array of each source, rows first, and how many rows there are; ValueError if arguments differ in it."""
-        arrays = dict(self.constants)
-        for source in self.batch.sources.values():
+        arrays = dict(self.arrays)
+        counts: dict[Axis, int] = {}
+        for source in self.sources:
             if source.array is None:
                 arrays[source] = contiguous(leaves[source.leaf], source.in_axis, self.kind)
-        counts: dict[Axis, int] = {}
-        for source, array in arrays.items():
-            many = counts.setdefault(source.axis.root(), len(array))
-            if many != len(array):
+            many, axis = len(arrays[source]), source.axis.root()
+            if counts.setdefault(axis, many) != many:
                 raise ValueError(
-                    f"all arguments of a vmap must have the same number of rows, not {many} and {len(array)}"
+                    f"all arguments of a vmap must have the same number of rows, not {counts[axis]} and {many}"
                 )
             if not many:
                 raise ValueError("there are no rows to run a vmap on")
         return arrays, counts
 
-    def run(
-        self,
-        kernel: Kernel,
-        workspace: Workspace,
-        shared: Any,
-        arrays: dict[Source, Any],
-        rows: int,
-        results: dict[int, Any],
-    ) -> None:
-        """A phase on rows: its outputs into new arrays, its sums into `shared`."""
-        phase, chunk, unit = kernel.phase, kernel.chunk, shared.itemsize
-        inputs, at = [], 0
-        for source in phase.sources:
-            steps = (chunk.columns, 1) if chunk.row_by_row else (1, chunk.rows)
-            inputs.append(Column(arrays[source].ctypes.data, source.columns, at * steps[1], *steps))
-            at += source.columns
-        outputs, wide = [], 0
-        for output in phase.row_outputs:
-            array = results[id(output)] = memory.array((rows, len(output.rows)), self.kind)
-            outputs.append(Column(array.ctypes.data, len(output.rows), wide * chunk.rows))
-            wide += len(output.rows)
-        columns = (Column * len(inputs))(*inputs), (Column * len(outputs))(*outputs)
-        this = Pass(
-            ctypes.cast(kernel.main, Pointer),
-            shared.ctypes.data,
-            chunk.rows,
-            *(x for part in columns for x in (ctypes.addressof(part), ctypes.addressof(part) + ctypes.sizeof(part))),
-            wide * chunk.rows,
-            phase.sums,
-            at * (1 if chunk.row_by_row else chunk.rows),
-            0 if not phase.masked else chunk.columns if chunk.row_by_row else 1,
-        )
-        chunks = -(-rows // chunk.rows)
-        each = max(CHUNKS, -(-chunks // SEGMENTS)) * chunk.rows
-        segments = [(start, min(start + each, rows)) for start in range(0, rows, each)]
-        sums = np.zeros((len(segments), phase.sums), self.kind)
-        address, step = sums.ctypes.data, phase.sums * unit
-
-        def work(which: Sequence[int], own: Workspace) -> None:
-            for k in which:
-                self.driver.run(ctypes.addressof(this), *segments[k], *own.addresses, address + k * step)
-
-        assert phase.axis is not None
-        threads = min(phase.axis.root().threads, len(segments))
-        if threads > 1:
-            shares = [range(k, len(segments), threads) for k in range(threads)]
-            tasks = [pool(threads).submit(work, share, Workspace(kernel, self.kind)) for share in shares[1:]]
-            work(shares[0], workspace)
-            for task in tasks:
-                task.result()
-        else:
-            work(range(len(segments)), workspace)
-        total = shared[phase.place : phase.place + phase.sums]
-        total[:] = sums[0]
-        for part in sums[1:]:
-            total += part
-
-    def read(self, shared: Any) -> bool:
-        """The live numbers into the first of `shared`; whether they have homes."""
-        trace, at = self.trace, native.machine()
+    def read(self, buffers: Buffers) -> bool:
+        """The live numbers into the first of what the phases share; whether they have homes."""
+        trace, at, table = self.trace, native.machine(), self.native.table
         if not trace.live and not trace.set:
             return True
-        if at is not None and self.native.table is not None:
-            table = ctypes.addressof(self.native.table)
-            if at.read_weights(table, shared.ctypes.data):
+        if at is not None and table is not None:
+            if at.read_weights(ctypes.addressof(table), buffers.address):
                 return True
-            if self.native.settle() and at.read_weights(table, shared.ctypes.data):
+            if self.native.settle() and at.read_weights(ctypes.addressof(table), buffers.address):
                 return True
-        shared[: len(trace.live)] = [native.live_number(v, name) for v, name in trace.live]
+        buffers.shared[: len(trace.live)] = [native.live_number(v, name) for v, name in trace.live]
         return False
 
-    def write(self, numbers: Any, place: int, shared: Any, has_homes: bool) -> None:
+    def write(self, buffers: Buffers, has_homes: bool) -> None:
         """The numbers that are set into their homes, or else one by one."""
-        at, table = native.machine(), self.native.table
+        at, table, shared = native.machine(), self.native.table, buffers.shared
         if not self.trace.set:
             return
         if has_homes and at is not None and table is not None:
-            at.write_results(ctypes.addressof(table), shared.ctypes.data + place * shared.itemsize)
+            at.write_results(ctypes.addressof(table), buffers.address + self.place * shared.itemsize)
             return
-        for (v, name), number in zip(self.trace.set, numbers.tolist()):
+        first = self.place + self.outputs
+        for (v, name), number in zip(self.trace.set, shared[first : first + len(self.trace.set)].tolist()):
             setattr(v, name, number)
 
     def ir(self, stage: str) -> str:
@@ -373,7 +405,9 @@ def title(kernel: Kernel) -> str:
 
 def contiguous(array: Any, in_axis: int, kind: Any) -> Any:
     """The array with its rows first, one after the other in memory."""
-    return np.ascontiguousarray(np.moveaxis(np.asarray(array), in_axis, 0), dtype=kind)
+    if in_axis:
+        array = np.moveaxis(array, in_axis, 0)
+    return np.ascontiguousarray(array, dtype=kind)
 
 
 def shaped(result: Any, output: RowOutput) -> Any:

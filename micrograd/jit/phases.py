@@ -37,6 +37,11 @@ class Phase:
     row_outputs: list[RowOutput] = field(default_factory=list)
 
     @property
+    def rows(self) -> int:
+        """How many rows there were when this was traced."""
+        return max((source.rows for source in self.sources), default=1)
+
+    @property
     def columns(self) -> int:
         return sum(source.columns for source in self.sources) + self.masked
 

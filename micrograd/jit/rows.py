@@ -67,6 +67,7 @@ class Source:
     in_axis: int
     shape: tuple[int, ...]  # of a row
     first: int
+    rows: int  # when it was traced
     leaf: int = -1
     array: Any = None
 
@@ -134,8 +135,8 @@ class Batch:
         if key not in self.sources:
             shape = x.dimensions if is_argument else x.shape
             axis = Axis() if is_argument else Axis(sizes={name: shape[in_axis]})
-            shape = shape[:in_axis] + shape[in_axis + 1 :]
-            source = Source(axis, in_axis, shape, len(self.wide_inputs))
+            rows, shape = shape[in_axis], shape[:in_axis] + shape[in_axis + 1 :]
+            source = Source(axis, in_axis, shape, len(self.wide_inputs), rows)
             source.leaf, source.array = (x.leaf, None) if is_argument else (-1, x)
             for _ in range(source.columns):
                 self.wide_input(axis)
