@@ -28,6 +28,7 @@ from typing import Any, overload
 
 from micrograd.derivatives import differentiating
 from micrograd.engine import Value
+from micrograd.func import vmap
 from micrograd.jit import native
 from micrograd.jit.program import STAGES, Program
 from micrograd.jit.rows import runs_on_rows
@@ -36,6 +37,7 @@ from micrograd.jit.tape import TraceError
 from micrograd.jit.trace import Trace, trace_function, trace_value, tracing
 from micrograd.nn import MLP, Layer, Module, Neuron
 
+MANY_ROWS = 128  # of an array: fewer run through a network one by one
 __all__ = ["STAGES", "CompiledFunction", "CompiledModule", "CompiledValue", "TraceError", "jit"]
 
 
@@ -290,8 +292,23 @@ class CompilationsOfModule(Compilations):
         inputs = X.shape[1]
         if not len(X):  # what would the shape of an answer be?
             return np.empty((0, *np.shape(self.call([0.0] * inputs))), dtype=precision)
+        if len(X) >= MANY_ROWS and X.dtype.kind in "fiu":
+            try:
+                return self.many_rows.call(X)
+            except TraceError:  # perhaps it sets something for each row in turn
+                pass
         y = self.program(key_of_a_list(inputs), inputs).native.rows(X)
         return np.array([self.call(row) for row in X.tolist()], dtype=precision) if y is NotImplemented else y
+
+    @functools.cached_property
+    def many_rows(self) -> Compilations:
+        """Those of the module on every row of an array."""
+        module = self.function
+
+        def on_row(x: Any) -> Any:
+            return module([Value(number) for number in x])
+
+        return Compilations(vmap(on_row), self.dtype, frozenset(), self.number)
 
 
 class CompiledModule(CompiledFunction):

@@ -60,6 +60,8 @@ def reachable(roots: Iterable[Any], most: int) -> Iterator[Value]:
 
 def parts(x: Any) -> Iterable[Any]:
     """What an object is made of, in order."""
+    if hasattr(type(x), "only_numbers"):  # an argument that nobody may look into any more
+        return ()
     if isinstance(x, (list, tuple)):
         return () if set(map(type, x)) <= NUMBERS else x
     if isinstance(x, dict):

@@ -64,56 +64,53 @@ class Plan:
     size: int
 
 
+LEAVES = (CONSTANT, WEIGHT, INPUT)
+
+
 class Cutter:
     """The levels of a tape's rows. What is not wide is on an even level, what is wide on an odd one: above what it
     needs, and a sum above the rows that it sums."""
 
     def __init__(self, tape: Tape, batch: Batch, weights: int):
-        self.tape, self.batch = tape, batch
+        self.tape, self.batch, self.weights = tape, batch, weights
         self.outputs = list(tape.outputs)
         tape.outputs = [*self.outputs, *(i for output in batch.outputs for i in output.rows)]
         self.needed = tape.needed()
         tape.outputs = self.outputs
-        self.level: dict[int, int] = {}
-        self.early: set[int] = set()  # what is not wide, and is needed on rows
+        self.operands = operands(tape)
+        self.axes = batch.axes()
+        self.level = self.levels()
+        self.early = self.needed_on_rows()
         self.place: dict[int, int] = {}  # in `shared`
         self.size = weights + batch.inputs
-        self.weights = weights
+
+    def levels(self) -> list[int]:
+        """The level of each row that is needed."""
+        level = [0] * len(self.operands)
+        codes, axes = self.tape.codes, self.axes
         for i in self.needed:
-            self.level[i] = self.level_of(i)
+            highest = max([level[j] for j in self.operands[i]], default=0)
+            if codes[i] == SUM:
+                level[i] = highest // 2 * 2 + 2
+            else:
+                level[i] = highest if axes[i] is None else highest | 1
+        return level
+
+    def needed_on_rows(self) -> list[int]:
+        """What is not wide but needed by what is, as far as it has to be calculated and is no sum over rows."""
+        axes, early = self.axes, bytearray(len(self.operands))
         for i in reversed(self.needed):
-            if self.is_wide(i) or i in self.early:
-                self.early.update(j for j in self.operands(i) if not self.is_wide(j))
-
-    def is_wide(self, i: int) -> bool:
-        return self.batch.axis_of(i) is not None
-
-    def operands(self, i: int) -> list[int]:
-        """The rows that row i needs."""
-        tape = self.tape
-        if tape.codes[i] in (CONSTANT, WEIGHT, INPUT):
-            return []
-        if tape.codes[i] == SUM:
-            return [tape.first[i]]
-        return [j for j in (tape.first[i], tape.second[i], tape.third.get(i, ABSENT)) if j != ABSENT]
-
-    def level_of(self, i: int) -> int:
-        if self.tape.codes[i] == SUM:
-            return self.level[self.tape.first[i]] // 2 * 2 + 2
-        level = max((self.level[j] for j in self.operands(i)), default=0)
-        return level | 1 if self.is_wide(i) else level
-
-    def is_leaf(self, i: int) -> bool:
-        return self.tape.codes[i] in (CONSTANT, WEIGHT, INPUT)
+            if early[i] or axes[i] is not None:
+                for j in self.operands[i]:
+                    if axes[j] is None:
+                        early[j] = 1
+        codes = self.tape.codes
+        return [i for i in self.needed if early[i] and codes[i] != SUM and codes[i] not in LEAVES]
 
     def plan(self) -> Plan:
         phases: list[Phase] = []
-        for level in range(0, max(self.level.values(), default=0) + 2, 2):
-            before = [
-                i
-                for i in self.needed
-                if i in self.early and self.level[i] == level and not self.is_leaf(i) and self.tape.codes[i] != SUM
-            ]
+        for level in range(0, max(self.level, default=0) + 2, 2):
+            before = [i for i in self.early if self.level[i] == level]
             if before:
                 phases.append(self.once(before))
             phases += self.on_rows(level)
@@ -139,7 +136,7 @@ class Cutter:
         sums: dict[Axis, list[int]] = {}
         for i in self.needed:
             if self.tape.codes[i] == SUM and self.level[i] == level + 2:
-                axis = self.batch.axis_of(self.tape.first[i])
+                axis = self.axes[self.tape.first[i]]
                 if axis is None:
                     self.tape.refuse("a sum over rows of what is the same for all of them")
                 sums.setdefault(axis, []).append(i)
@@ -180,7 +177,7 @@ class Cutter:
                 continue
             wanted.add(i)
             if i not in stop:
-                stack += self.operands(i)
+                stack += self.operands[i]
         tape = Tape()
         phase = Phase(tape, 0, axis)
         columns = self.columns([i for i in wanted if self.tape.codes[i] == INPUT], phase) if axis else {}
@@ -198,7 +195,7 @@ class Cutter:
             elif code == INPUT:
                 new[i] = tape.leaf_row(INPUT, columns[first - WIDE])
             else:
-                new[i] = tape.row(code, *[new[j] for j in self.operands(i)])
+                new[i] = tape.row(code, *[new[j] for j in self.operands[i]])
         tape.outputs = [new[i] for i in outputs]
         tape.close()
         return phase
@@ -217,6 +214,20 @@ class Cutter:
             columns.update((number, phase.columns) for number in numbers - columns.keys())
             phase.masked = True
         return columns
+
+
+def operands(tape: Tape) -> list[tuple[int, ...]]:
+    """The rows that each row of a tape needs; not what a sum over rows is the gradient of."""
+    codes, first, second, third = tape.codes, tape.first, tape.second, tape.third
+    found: list[tuple[int, ...]] = []
+    for i, code in enumerate(codes):
+        if code in LEAVES:
+            found.append(())
+        elif second[i] == ABSENT or code == SUM:
+            found.append((first[i],))
+        else:
+            found.append((first[i], second[i], third[i]) if i in third else (first[i], second[i]))
+    return found
 
 
 def cut(tape: Tape, batch: Batch, weights: int) -> Plan:

@@ -163,6 +163,12 @@ class Batch:
         found = axes[i]
         return None if found is None else found.root()
 
+    def axes(self) -> list[Axis | None]:
+        """The axes of all rows of the tape."""
+        if len(self.tape):
+            self.axis_of(len(self.tape) - 1)
+        return [None if axis is None else axis.root() for axis in self._axes]
+
     def axis_of_operand(self, x: Any) -> Axis | None:
         if type(x) is self.kind:
             return self.axis_of(x._row)
@@ -442,6 +448,7 @@ class Unseen:
     Whoever does look into it gets `whole()`, an array or lists with a symbol for each number, of that shape for good.
     """
 
+    only_numbers = True
     batch: Batch
     leaf: int
     dimensions: tuple[int, ...]
