@@ -84,15 +84,16 @@ class Target:
 class Group:
     """Nests over one domain that share their loops.
 
-    `outer` is the number of enclosing sequential loops, whose counters are the first coordinates of every map. `lanes`
-    is the dimension whose points stand side by side in vectors of `width`, or None for scalars. Where `across`, sums
-    run along the lanes: those of their own innermost dimension. `block` has for each dimension how many points are
-    calculated at once, and `order` the dimensions from the outermost loop inwards. `unroll` terms of a sum stand in
-    one turn of its loop, added up in `chains` accumulators.
+    `outer` is the number of enclosing sequential loops, whose counters are the first coordinates of every map, and
+    `turns` how many the innermost of them takes. `lanes` is the dimension whose points stand side by side in vectors of
+    `width`, or None for scalars. Where `across`, sums run along the lanes: those of their own innermost dimension.
+    `block` has for each dimension how many points are calculated at once, and `order` the dimensions from the outermost
+    loop inwards. `unroll` terms of a sum stand in one turn of its loop, added up in `chains` accumulators.
     """
 
     nests: tuple[Nest, ...]
     outer: int = 0
+    turns: int = 1
     lanes: int | None = None
     across: bool = False
     width: int = 1
@@ -326,10 +327,10 @@ def work(x: Expression) -> float:
     return work(x.body) + 1 if isinstance(x, Sum) else 0.0
 
 
-def lanes(nests: Sequence[Nest], outer: int, target: Target) -> Group:
+def lanes(nests: Sequence[Nest], outer: int, turns: int, target: Target) -> Group:
     """The nests with the cheapest choice of lanes."""
     extents = nests[0].domain.extents
-    group = Group(tuple(nests), outer=outer)
+    group = Group(tuple(nests), outer, turns)
     choices: list[tuple[float, Group]] = []
     for d in range(len(extents)):
         width = vector_width(extents[d], target)
@@ -435,9 +436,11 @@ def store_cost(access: Access, k: int, width: int) -> float:
 
 
 def reuse(access: Access, group: Group, inner: Sequence[int]) -> int:
-    """How many of the points of the group, and of a sum of the extents `inner`, read the same element."""
+    """How many of the points of the group, and of a sum of the extents `inner`, read the same element, in all turns of
+    the sequential loop around them if it stays the same."""
     extents = (*group.extents, *inner)
-    return math.prod(n for n, stride in zip(extents, access.map.strides[group.outer :]) if not stride)
+    turns = 1 if any(access.map.strides[: group.outer]) else group.turns
+    return turns * math.prod(n for n, stride in zip(extents, access.map.strides[group.outer :]) if not stride)
 
 
 def packable(access: Access, group: Group, inner: Sequence[int]) -> bool:
@@ -666,12 +669,12 @@ class Scheduler:
         items = inlined(constants_first(accumulated(items, self.arrays)), self.arrays)
         self.sizes = {name: array.size for name, array in self.arrays.items()}
         items = [part for item in items for part in (chopped(item) if isinstance(item, Block) else [item])]
-        scheduled, _ = self.items(items, 0, frozenset())
+        scheduled, _ = self.items(items, 0, 1, frozenset())
         needed, passing = kept(scheduled, self.arrays)
         return Schedule(scheduled, self.arrays, needed, passing, escaping(scheduled, self.sizes), self.target)
 
     def items(
-        self, items: Sequence[Nest | Block | Loop], outer: int, written: frozenset[str]
+        self, items: Sequence[Nest | Block | Loop], outer: int, turns: int, written: frozenset[str]
     ) -> tuple[list[Item], list[Pack]]:
         """The items of a sequential loop, or of the whole program; and the copies to be made before it."""
         scheduled: list[Item] = []
@@ -681,10 +684,10 @@ class Scheduler:
                 scheduled.append(item)
             elif isinstance(item, Loop):
                 inside = frozenset(names_written(item))
-                body, packs = self.items(item.items, outer + 1, inside)
+                body, packs = self.items(item.items, outer + 1, item.extent, inside)
                 scheduled += [*packs, Steps(item.extent, tuple(body), inside, carried(body, outer))]
             else:
-                group, packs = self.group(item, outer, written)
+                group, packs = self.group(item, outer, turns, written)
                 if outer:
                     before += packs
                 else:
@@ -692,9 +695,9 @@ class Scheduler:
                 scheduled.append(group)
         return scheduled, before
 
-    def group(self, nests: Sequence[Nest], outer: int, written: frozenset[str]) -> tuple[Group, list[Pack]]:
+    def group(self, nests: Sequence[Nest], outer: int, turns: int, written: frozenset[str]) -> tuple[Group, list[Pack]]:
         nests = [Nest(nest.domain, nest.destination, sums_collapsed(nest.body)) for nest in collapsed(nests, outer)]
-        group, packs = self.packer.packed(lanes(nests, outer, self.target), written)
+        group, packs = self.packer.packed(lanes(nests, outer, turns, self.target), written)
         return blocked(group, self.target), packs
 
 

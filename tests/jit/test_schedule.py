@@ -77,6 +77,14 @@ def test_weights_with_a_stride_along_the_lanes_are_packed_once():
     assert plan.items.index(packs[-1]) < next(k for k, item in enumerate(plan.items) if isinstance(item, Group))
 
 
+def test_weights_that_a_time_loop_reads_in_every_turn_are_packed_before_it():
+    items = schedule(roll(programs.gru(steps=20, hidden=16)), AVX512).items
+    [first, *_] = [k for k, item in enumerate(items) if isinstance(item, Steps)]
+    packed = [item for item in items[:first] if isinstance(item, Pack)]
+    assert {item.source.array for item in packed} == {"w"}
+    assert not any(group.across for group in groups(items[first].items))
+
+
 def test_dimensions_that_addresses_allow_to_join_are_one():
     arrays = [Array("x", "input", 60), Array("y", "output", 60)]
     at = AffineMap(0, (20, 4, 1))
