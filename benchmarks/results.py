@@ -116,6 +116,7 @@ def show(workload: Workload, report: Report) -> None:
     for line in report.lines.values():
         if line.error and "\n" in line.error:
             console.print(line.error, style="dim", markup=False)
+    console.print(*workload.summary(report), sep="\n", markup=False)
     console.print(*notes(report), sep="\n", style="dim", markup=False)
 
 
@@ -145,6 +146,7 @@ def markdown(machine: list[str], reports: dict[str, Report], seconds: float) -> 
         text += ["", f"## {workload.title}", "", f"`benchmarks/workloads/{name}.py`. {workload.note}".rstrip(), ""]
         text += pipes(*table(workload, report))
         text += ["", *[f"- failed: {error}" for error in errors(report)]]
+        text += ["", *[f"- {line}" for line in workload.summary(report)]]
         if explained := notes(report):
             text += ["", "```text", *explained, "```"]
     return "\n".join(text).replace("\n\n\n", "\n\n") + "\n"

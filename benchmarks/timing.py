@@ -148,6 +148,8 @@ class Workload:
     tolerance: float = 1e-9
     work: Mapping[str, tuple[float, str]] = field(default_factory=dict)  # of a step, by case: how much, and of what
     note: str = ""
+    summary: Callable[[Report], list[str]] = lambda report: []  # lines to stand below the table
+    processes: int | None = None  # for what each can do once, if not as many as the effort says
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ class Effort:
 
 
 QUICK = Effort(round=0.003, rounds=10, processes=1, patience=120.0)
+QUICKLY = "MICROGRAD_BENCH_QUICKLY"  # in the environment of a quick run, for contenders that could do with less
 
 
 def first(call: Callable[[], T]) -> tuple[T, float]:
