@@ -12,14 +12,67 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from collections.abc import Callable
+import time
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
 from timing import OURS, duration, one_thread
 
-CALLS = 3000
-ROOM = 10_000  # items
+SECONDS = 3.0  # of calls
+ROOM = 100_000  # items
+
+
+@dataclass
+class Program:
+    """Compiled code: its items, and the number of the stamp before the first; the others follow, one after each."""
+
+    first: int
+    items: list[str] = field(default_factory=list)
+
+
+class Emitter:
+    """The compiler's emitter of vector code, which writes stamps between the items of a program."""
+
+    def __init__(self) -> None:
+        from micrograd.jit import vector
+
+        self.stamps = (ctypes.c_int64 * ROOM)()
+        self.programs: list[Program] = []
+        self.emit, self.item = vector.emit, vector.Function.item
+        emitter = self
+
+        @functools.wraps(self.emit)
+        def emit(schedule: Any) -> Any:
+            emitter.programs.append(Program(emitter.used()))
+            return emitter.emit(schedule)
+
+        @functools.wraps(self.item)
+        def item(function: Any, what: Any) -> None:
+            emitter.stamped(function, what)
+
+        vector.emit, vector.Function.item = emit, item  # type: ignore[method-assign]
+
+    def used(self) -> int:
+        """How many stamps there are."""
+        return self.programs[-1].first + len(self.programs[-1].items) + 1 if self.programs else 0
+
+    def stamped(self, function: Any, what: Any) -> None:
+        """An item, with the counter read before the first and after each that is in no other."""
+        if function.counters or len(function.scopes) > 1:
+            self.item(function, what)
+            return
+        program = self.programs[-1]
+        if not program.items:
+            stamp(function, ctypes.addressof(self.stamps) + 8 * program.first)
+        self.item(function, what)
+        program.items.append(described(what))
+        stamp(function, ctypes.addressof(self.stamps) + 8 * (program.first + len(program.items)))
+
+    def cycles(self, program: Program) -> list[int]:
+        """What each item took the last time."""
+        first, count = program.first, len(program.items)
+        return [self.stamps[k + 1] - self.stamps[k] for k in range(first, first + count)]
 
 
 def main() -> None:
@@ -27,57 +80,26 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from micrograd.jit import vector
-
-    stamps = (ctypes.c_int64 * ROOM)()
-    names: list[str] = []
-    vector.Function.item = stamping(vector.Function.item, names, ctypes.addressof(stamps))  # type: ignore[method-assign]
-    vector.emit = beginning(vector.emit, names)
+    emitter, console = Emitter(), Console(width=150)
     cases = import_module(f"workloads.{sys.argv[1]}").WORKLOAD.contenders[OURS]()
     for case, timed in (cases if isinstance(cases, dict) else {"": cases}).items():
-        items = names[-(len(names) - last_beginning(names)) :][1:]
-        code = compile(timed.statement, "statement", "eval")
-        per_call = cost(lambda code=code, timed=timed: eval(code, dict(timed.names)))
-        least = [sys.maxsize] * len(items)
-        for _ in range(CALLS):
-            eval(code, dict(timed.names))
-            for k in range(len(items)):
-                least[k] = min(least[k], stamps[k + 1] - stamps[k])
-        table = Table("item", "cycles", "share", title=f"{sys.argv[1]} {case}: {duration(per_call)} a call")
-        for name, cycles in zip(items, least):
-            table.add_row(name, f"{cycles:,}", f"{100 * cycles / sum(least):.1f} %")
-        Console(width=150).print(table, f"{sum(least):,} cycles")
-
-
-def last_beginning(names: list[str]) -> int:
-    return max(k for k, name in enumerate(names) if not name)
-
-
-def beginning(emit: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
-    """`emit`, which notes that the items of another program begin."""
-
-    @functools.wraps(emit)
-    def wrapper(schedule: Any) -> Any:
-        names.append("")
-        return emit(schedule)
-
-    return wrapper
-
-
-def stamping(item: Callable[..., None], names: list[str], address: int) -> Callable[..., None]:
-    """`Function.item`, with the counter read before the first and after each item that is in no other."""
-
-    def wrapper(function: Any, what: Any) -> None:
-        if function.counters or len(function.scopes) > 1:
-            item(function, what)
-            return
-        if not names[-1]:
-            stamp(function, address)
-        item(function, what)
-        names.append(described(what))
-        stamp(function, address + 8 * (len(names) - 1 - last_beginning(names)))
-
-    return wrapper
+        code, names = compile(timed.statement, "statement", "eval"), dict(timed.names)
+        ctypes.memset(emitter.stamps, 0, ctypes.sizeof(emitter.stamps))
+        eval(code, names)
+        programs = [program for program in emitter.programs if any(emitter.cycles(program))]
+        least = [[sys.maxsize] * len(program.items) for program in programs]
+        best, end = float("inf"), time.perf_counter() + SECONDS
+        while (start := time.perf_counter()) < end:
+            eval(code, names)
+            best = min(best, time.perf_counter() - start)
+            for k, program in enumerate(programs):
+                least[k] = [min(pair) for pair in zip(least[k], emitter.cycles(program))]
+        console.print(f"{sys.argv[1]} {case}: {duration(best)} a call")
+        for program, of_items in zip(programs, least):
+            table = Table("item", "cycles", "share")
+            for name, cycles in zip(program.items, of_items):
+                table.add_row(name, f"{cycles:,}", f"{100 * cycles / max(1, sum(of_items)):.1f} %")
+            console.print(table, f"{sum(of_items):,} cycles, each time that this is run")
 
 
 def stamp(function: Any, address: int) -> None:
@@ -102,13 +124,6 @@ def described(item: Any) -> str:
     if kind == "Steps":
         return f"{item.extent} steps of {len(item.items)} items"
     return f"{kind}: {len(list(item.statements()))} scalar statements"
-
-
-def cost(call: Callable[[], object]) -> float:
-    """Seconds of a call, the least of many, with the stamps."""
-    import timeit
-
-    return min(timeit.repeat(call, number=100, repeat=50)) / 100
 
 
 if __name__ == "__main__":

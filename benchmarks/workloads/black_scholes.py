@@ -1,4 +1,4 @@
-"""Black-Scholes prices of a million options and their derivatives by all five arguments: one option's formula, mapped."""
+"""Black-Scholes prices of a million options and their derivatives by all their arguments, by the formula of one."""
 
 from peers import called
 from timing import OURS, Workload, faster

@@ -11,7 +11,11 @@ import os
 from timing import OURS, QUICKLY, Goal, Once, Report, Workload, first
 
 STRAIGHT, NETWORK, RECURRENCE = "no loops", "training step", "recurrence"
-NODES_OF = {STRAIGHT: (1.336, 0), NETWORK: (131, 440), RECURRENCE: (172, 0)}  # about: an operation, row or step; and all
+NODES_OF = {
+    STRAIGHT: (1.336, 0),
+    NETWORK: (131, 440),
+    RECURRENCE: (172, 0),
+}  # of one, and of all
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 QUICK_SIZE = 30_000  # the largest of a quick run
 SEVERAL = 100_000  # nodes: smaller programs are compiled more than once
@@ -121,6 +125,7 @@ def casadi():
     """Its graph for its virtual machine, of the straight lines; through C they take minutes."""
     import casadi as ca
     import numpy as np
+
     from workloads import random_dag
 
     def compiled(nodes):

@@ -1,4 +1,4 @@
-"""A convolution layer: 8 kernels of 3x3 over a picture of 12x12 with 3 channels, ReLU, and the gradient by all of them."""
+"""A convolution layer: 8 kernels of 3x3 over a picture of 12x12x3, ReLU, and the gradient by all of its arguments."""
 
 from peers import called, synchronous
 from timing import OURS, Workload, faster

@@ -2,6 +2,7 @@
 
 from peers import dense_flops, synchronous, trained
 from timing import OURS, Workload, faster, share_of
+
 from workloads.digits import LIMIT, LR, SIZES, data, jax_loss, network, step_by_vmap, torch_loss
 
 DIGITS, BATCH = 1797, 64

@@ -1,5 +1,7 @@
 """Rosenbrock's function of 1,000 variables and its gradient, as an optimizer calls it: an array in, an array out."""
 
+import itertools
+
 from peers import called, synchronous
 from timing import OURS, Workload, faster
 
@@ -14,7 +16,7 @@ def point():
 
 def rosenbrock(x):
     """For whatever calculates."""
-    return sum(100 * (b - a * a) ** 2 + (1 - a) ** 2 for a, b in zip(x, x[1:]))
+    return sum(100 * (b - a * a) ** 2 + (1 - a) ** 2 for a, b in itertools.pairwise(x))
 
 
 def ours():
