@@ -40,15 +40,24 @@ ALIGNMENT, SPARE = 64, 64  # bytes
 LARGE_ROW = 400  # operations of a row: chunks of such rows are smaller
 MANY_ROWS, FEW_ROWS = 256, 64
 MANY_COLUMNS = 16  # rows of more numbers are left row by row
+STREAMED = 1 << 22  # bytes: results that are larger will not be read from a cache
 CHUNKS, SEGMENTS = 16, 64  # of a segment at least, and of a call at most
 
 Word, Pointer = ctypes.c_int64, ctypes.c_void_p
 
 
 class Column(ctypes.Structure):
-    """An array of rows, and where in a chunk they stand: strides in elements. Of outputs, only where they begin."""
+    """An array of rows, and where in a chunk they stand: strides in elements. Of outputs, only where they begin, and
+    whether they are streamed: written past the cache."""
 
-    _fields_ = (("array", Pointer), ("columns", Word), ("at", Word), ("row", Word), ("column", Word))
+    _fields_ = (
+        ("array", Pointer),
+        ("columns", Word),
+        ("at", Word),
+        ("row", Word),
+        ("column", Word),
+        ("streamed", Word),
+    )
 
 
 class Pass(ctypes.Structure):
@@ -221,7 +230,7 @@ class OnRows:
             column.array = address(arrays[source])
         for column, output in zip(self.outputs, phase.row_outputs):
             results[output] = array = memory.array((rows, column.columns), self.kind)
-            column.array = address(array)
+            column.array, column.streamed = address(array), array.nbytes >= STREAMED
         self.total.fill(0)
         if rows <= CHUNKS * size:
             self.run_rows(self.fixed, 0, rows, *self.own.addresses, address(self.total))

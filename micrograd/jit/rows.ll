@@ -4,6 +4,54 @@
 
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 
+declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
+
+; Ask for n elements that will be read.
+define internal void @prefetch(ptr %from, i64 %n) {
+  %few = icmp slt i64 %n, $WIDTH
+  br i1 %few, label %done, label %line
+line:
+  %i = phi i64 [0, %0], [%i.1, %line]
+  %at = getelementptr $FLOAT, ptr %from, i64 %i
+  call void @llvm.prefetch.p0(ptr %at, i32 0, i32 2, i32 1)
+  %i.1 = add i64 %i, $WIDTH
+  %more = icmp slt i64 %i.1, %n
+  br i1 %more, label %line, label %done
+done:
+  ret void
+}
+
+; n elements to where nobody will read them soon: past the cache, which would first read what stood there. 64 divides
+; the address.
+define internal void @stream(ptr %to, ptr %from, i64 %n) {
+  %whole = and i64 %n, -$WIDTH
+  br label %vectors
+vectors:
+  %v = phi i64 [0, %0], [%v.1, %vector]
+  %more.vectors = icmp slt i64 %v, %whole
+  br i1 %more.vectors, label %vector, label %singles
+vector:
+  %v.to = getelementptr $FLOAT, ptr %to, i64 %v
+  %v.from = getelementptr $FLOAT, ptr %from, i64 %v
+  %a = load $VECTOR, ptr %v.from, align $BYTES
+  store $VECTOR %a, ptr %v.to, align 64, !nontemporal !0
+  %v.1 = add i64 %v, $WIDTH
+  br label %vectors
+singles:
+  %k = phi i64 [%whole, %vectors], [%k.1, %single]
+  %more = icmp slt i64 %k, %n
+  br i1 %more, label %single, label %done
+single:
+  %k.to = getelementptr $FLOAT, ptr %to, i64 %k
+  %k.from = getelementptr $FLOAT, ptr %from, i64 %k
+  %c = load $FLOAT, ptr %k.from
+  store $FLOAT %c, ptr %k.to
+  %k.1 = add i64 %k, 1
+  br label %singles
+done:
+  ret void
+}
+
 ; rows x columns elements, from one place with strides to another; strides in elements.
 define internal void @copy(ptr %to, i64 %to.row, i64 %to.column, ptr %from, i64 %from.row, i64 %from.column,
                            i64 %rows, i64 %columns) {
@@ -156,6 +204,9 @@ copy.in:
   %in.from = getelementptr $FLOAT, ptr %in.array, i64 %in.offset
   %in.to = getelementptr $FLOAT, ptr %x, i64 %in.at
   call void @copy(ptr %in.to, i64 %in.row, i64 %in.column, ptr %in.from, i64 %in.columns, i64 1, i64 %n, i64 %in.columns)
+  %in.elements = mul i64 %n, %in.columns
+  %in.ahead = getelementptr $FLOAT, ptr %in.from, i64 %in.elements
+  call void @prefetch(ptr %in.ahead, i64 %in.elements)
   %in.last = sub i64 %n, 1
   %in.last.offset = mul i64 %in.last, %in.columns
   %in.last.from = getelementptr $FLOAT, ptr %in.from, i64 %in.last.offset
@@ -190,7 +241,7 @@ work:
   call void @accumulate(ptr %sums, ptr %y.sums, i64 %sums.count)
   br label %output
 output:
-  %out = phi ptr [%outputs, %work], [%out.1, %copy.out]
+  %out = phi ptr [%outputs, %work], [%out.1, %copied.out]
   %no.more.outputs = icmp eq ptr %out, %outputs.end
   br i1 %no.more.outputs, label %outputs.done, label %copy.out
 copy.out:
@@ -200,7 +251,22 @@ copy.out:
   %out.offset = mul i64 %row, %out.columns
   %out.to = getelementptr $FLOAT, ptr %out.array, i64 %out.offset
   %out.from = getelementptr $FLOAT, ptr %y, i64 %out.at
+  %out.streamed = get i64 %out.streamed
+  %out.past = icmp ne i64 %out.streamed, 0
+  %out.single = icmp eq i64 %out.columns, 1
+  %out.place = ptrtoint ptr %out.to to i64
+  %out.beyond = and i64 %out.place, 63
+  %out.aligned = icmp eq i64 %out.beyond, 0
+  %out.fits = and i1 %out.single, %out.aligned
+  %out.streams = and i1 %out.past, %out.fits
+  br i1 %out.streams, label %streamed, label %copied
+streamed:
+  call void @stream(ptr %out.to, ptr %out.from, i64 %n)
+  br label %copied.out
+copied:
   call void @copy(ptr %out.to, i64 %out.columns, i64 1, ptr %out.from, i64 1, i64 %chunk, i64 %n, i64 %out.columns)
+  br label %copied.out
+copied.out:
   %out.1 = getelementptr i8, ptr %out, i64 $COLUMNS
   br label %output
 outputs.done:
@@ -209,3 +275,5 @@ outputs.done:
 done:
   ret void
 }
+
+!0 = !{i32 1}
