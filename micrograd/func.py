@@ -191,15 +191,16 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
         result = f(*point.args)
         results = results_of(f, result)
         graph = Graph(results, point.numbers)
+    value = finished(result, graph)
 
     def pullback(cotangents: Any) -> Any:
         with differentiation():
-            weights = matching("cotangents", result, cotangents)
+            weights = matching("cotangents", value, cotangents)
             onward = Graph([*results, *weights], point.numbers, outside=graph.outside)
             gradients = onward.pull(zip(results, weights))
         return finished(point.like(gradients), onward)
 
-    return finished(result, graph), pullback
+    return value, pullback
 
 
 class Point:

@@ -1,0 +1,277 @@
+"""Derivatives and jit in either order: the same numbers as without jit, and compiled code that has them in loops."""
+
+import math
+
+import numpy as np
+import pytest
+from expressions import run, tame_cases
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from micrograd import losses, ops
+from micrograd.engine import Value
+from micrograd.func import grad, hessian, jacobian, jvp, value_and_grad, vjp, vmap
+from micrograd.jit import CompiledFunction, TraceError, jit
+from micrograd.nn import MLP
+
+inf, nan = math.inf, math.nan
+
+
+def f64(f, **options):
+    return jit(f, dtype="f64", **options)
+
+
+def wave(x, y=2.0):
+    return ops.sin(x * y) * ops.exp(x) / (1 + x**2)
+
+
+def rosenbrock(x):
+    return sum(100.0 * (x[i + 1] - x[i] ** 2) ** 2 + (1 - x[i]) ** 2 for i in range(len(x) - 1))
+
+
+def nth(f, n, of=grad):
+    for _ in range(n):
+        f = of(f)
+    return f
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_in_either_order_all_derivatives_are_those_without_jit(n):
+    expected = pytest.approx(nth(wave, n)(0.7), rel=1e-12)
+    assert f64(nth(wave, n))(0.7) == expected
+    assert nth(f64(wave), n)(0.7) == expected
+    assert grad(f64(nth(wave, n - 1)))(0.7) == expected
+    assert f64(grad(f64(nth(wave, n - 1))))(0.7) == expected
+
+
+@settings(max_examples=15)
+@given(tame_cases(max_steps=7), st.sampled_from([1, 2, 3]))
+def test_programs_have_the_same_derivatives_in_either_order(case, n):
+    program, point = case
+    f = lambda x: run(program, [x, *point[1:]])  # noqa: E731
+    expected = nth(f, n)(point[0])
+    tolerance = {"rel": 10.0 ** (n - 11), "abs": 10.0 ** (n - 11) * max(1.0, abs(nth(f, n - 1)(point[0])))}
+    assert f64(nth(f, n))(point[0]) == pytest.approx(expected, **tolerance)
+    assert nth(f64(f), n)(point[0]) == pytest.approx(expected, **tolerance)
+
+
+@settings(max_examples=15)
+@given(tame_cases(max_steps=7))
+def test_programs_have_the_same_jacobians_compiled(case):
+    program, point = case
+    f = lambda v: [run(program, v), sum(v)]  # noqa: E731
+    compiled, eager = f64(jacobian(f))(point), jacobian(f)(point)
+    size = max(1.0, *(abs(x) for row in eager for x in row))
+    for mine, expected in zip(compiled, eager, strict=True):
+        assert mine == pytest.approx(expected, rel=1e-10, abs=1e-11 * size)
+
+
+def test_the_derivative_of_a_compiled_function_is_a_compiled_function():
+    f = f64(rosenbrock)
+    x = [0.5, 1.5, -0.5, 1.0]
+    for of in (grad, value_and_grad, hessian, jacobian):
+        derivative = of(f)
+        assert isinstance(derivative, CompiledFunction)
+        flat = [np.hstack([np.ravel(part) for part in g(x)]) for g in (derivative, of(rosenbrock))]
+        assert np.allclose(*flat, rtol=1e-12)
+        assert "f64" in derivative.ir("mlir")
+    derivative = grad(jit(wave))
+    assert derivative(0.5) == pytest.approx(grad(wave)(0.5), rel=1e-6)
+    assert "f64" not in derivative.ir("mlir")
+
+
+def test_its_static_arguments_stay_static():
+    f = jit(lambda x, n: x**n, dtype="f64", static_argnames="n")
+    assert grad(f)(2.0, 3) == 12.0
+    assert grad(f)(2.0, n=4) == 32.0
+
+
+def test_argnums_and_aux_are_compiled_too():
+    f = lambda x, y: (x * y**2, {"sum": x + y})  # noqa: E731
+    for order in (lambda f: f64(grad(f, argnums=(1, 0), has_aux=True)), lambda f: grad(f64(f), (1, 0), has_aux=True)):
+        assert order(f)(2.0, 3.0) == ((12.0, 9.0), {"sum": 5.0})
+
+
+@pytest.mark.parametrize("of", [lambda f: f64(grad(f)), lambda f: grad(f64(f))])
+def test_structures_are_as_without_jit(of):
+    f = of(lambda d: d["x"] * d["y"][0] ** 2 + d["y"][1])
+    assert f({"x": 2.0, "y": (3.0, 1.0)}) == {"x": 9.0, "y": (12.0, 1.0)}
+    gradient = of(lambda X: (X * X).sum())(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    assert isinstance(gradient, np.ndarray)
+    assert gradient.tolist() == [[2.0, 4.0], [6.0, 8.0]]
+    assert of(lambda x: 5.0)(2.0) == 0.0
+
+
+def test_hessians_of_arrays_are_arrays():
+    x = np.linspace(-1.0, 1.0, 5)
+    second = f64(hessian(rosenbrock))(x)
+    assert second.shape == (5, 5)
+    assert np.allclose(second, hessian(rosenbrock)(x), rtol=1e-12)
+
+
+def test_a_compiled_function_within_a_derivative_is_part_of_it():
+    h = f64(lambda x, y: x**3 * y)
+    assert h(1.0, 1.0) == 1.0
+    assert grad(lambda x: h(x, 2.0) * x)(2.0) == 64.0
+    assert grad(lambda x: x * h(3.0, 2.0))(2.0) == 54.0
+    assert grad(lambda x: h(x.data, 2.0) * x)(2.0) == 16.0
+    assert f64(grad(lambda x: h(x, 2.0) * x))(2.0) == 64.0
+    assert grad(lambda x: grad(h)(x, 2.0))(2.0) == 24.0
+    assert grad(lambda x: grad(lambda y: h(y, x))(2.0))(5.0) == 12.0
+    assert hessian(lambda v: h(v[0], v[1]))([2.0, 3.0]) == [[36.0, 12.0], [12.0, 0.0]]
+    assert jvp(h, (2.0, 3.0), (1.0, 0.0)) == (24.0, 36.0)
+    assert vjp(h, 2.0, 3.0)[1](1.0) == (36.0, 8.0)
+    w = Value(2.0)
+    assert float(grad(lambda x: h(x, w))(2.0)) == 24.0
+
+
+def test_a_compiled_network_within_a_derivative_is_part_of_it():
+    model = MLP(2, [3, 1], activation="tanh")
+    fast = f64(model)
+    x = [0.5, -1.0]
+    expected = pytest.approx([float(g) for g in grad(model)(x)], rel=1e-12)
+    assert [float(g) for g in grad(lambda v: fast(v))(x)] == expected
+    assert grad(fast)(x) == expected
+    assert f64(grad(model))(x) == expected
+
+
+def test_products_with_jacobians_are_compiled():
+    rates = f64(lambda x, t: jvp(wave, (x, 2.0), (t, 0.0)))
+    assert rates(0.7, 2.0) == pytest.approx(jvp(wave, (0.7, 2.0), (2.0, 0.0)), rel=1e-12)
+    back = f64(lambda x, g: vjp(wave, x, 2.0)[1](g))
+    assert back(0.7, 2.0) == pytest.approx(vjp(wave, 0.7, 2.0)[1](2.0), rel=1e-12)
+
+
+def test_vmap_and_derivatives_go_together():
+    X = [0.1, 0.2, 0.3]
+    assert f64(lambda X: vmap(grad(wave))(X))(X) == pytest.approx([grad(wave)(x) for x in X], rel=1e-12)
+    mean = lambda w, X: sum(vmap(lambda x: (w * x) ** 2)(X)) / len(X)  # noqa: E731
+    assert f64(grad(mean))(2.0, X) == pytest.approx(grad(mean)(2.0, X), rel=1e-12)
+
+
+def test_parameters_from_outside_are_live():
+    w = Value(2.0)
+    gradient = f64(grad(lambda x: w * x**2))
+    assert gradient(3.0) == 12.0
+    w.data = 5.0
+    assert gradient(3.0) == 30.0
+
+
+def test_a_training_step_differentiates_by_the_parameters_it_sets():
+    def steps(compile):
+        model = MLP(2, [4, 1], activation="tanh")
+        for i, p in enumerate(model.parameters()):
+            p.data = math.sin(i)
+
+        def forward(p, x):
+            hidden = [ops.tanh(p[3 * j] * x[0] + p[3 * j + 1] * x[1] + p[3 * j + 2]) for j in range(4)]
+            return sum(w * h for w, h in zip(p[12:16], hidden)) + p[16]
+
+        def step(X, y, lr):
+            loss = lambda p: losses.mse([forward(p, x) for x in X], y)  # noqa: E731
+            value, gradient = value_and_grad(loss)(model.parameters())
+            for p, g in zip(model.parameters(), gradient):
+                p.data = p.data - lr * g.data
+            return value
+
+        run = compile(step)
+        told = [float(run([[0.5, -1.0], [1.0, 2.0]], [1.0, -1.0], 0.1)) for _ in range(5)]
+        assert told[-1] < told[0]
+        return told + [p.data for p in model.parameters()]
+
+    assert steps(f64) == pytest.approx(steps(lambda step: step), rel=1e-10)
+
+
+def test_backward_goes_through_a_gradient_in_a_step():
+    w = Value(3.0)
+
+    @f64
+    def step(x):
+        slope = grad(lambda x: w * x**2)(x)
+        w.grad = 0
+        (slope * slope).backward()
+        return slope
+
+    assert step(2.0) == 12.0
+    assert w.grad == 2 * 12.0 * 4.0
+
+
+def test_the_gradients_of_values_are_left_alone():
+    w = Value(3.0)
+    w.grad = 7.0
+    f64(hessian(lambda v: w * v[0] ** 2 * v[1]))([1.0, 2.0])
+    assert (w.data, w.grad) == (3.0, 7.0)
+
+
+def test_what_was_not_chosen_has_no_part():
+    assert f64(grad(lambda x: ops.relu(x) * inf))(-1.0) == 0.0
+    assert f64(grad(lambda x: ops.where(x > 0, x, 2 * x)))(1.0) == 1.0
+    assert f64(grad(lambda v: ops.maximum(v[0], v[1])))([1.0, 1.0]) == [0.5, 0.5]
+    rate = f64(lambda c, a, b, s, t: jvp(lambda a, b: ops.where(c, a, b), (a, b), (s, t)))
+    assert rate(1.0, 2.0, 3.0, 5.0, inf) == (2.0, 5.0)
+    assert f64(lambda x, t: jvp(ops.relu, (x,), (t,)))(-1.0, inf) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("n", range(4))
+def test_powers_have_all_derivatives_at_0(n):
+    for k in range(1, 5):
+        assert f64(nth(lambda x: x**n, k))(0.0) == (math.factorial(n) if k == n else 0.0)
+
+
+def test_the_second_derivatives_of_a_power_at_0():
+    assert f64(hessian(lambda v: v[0] ** v[1]))([0.0, 2.0]) == [[2.0, 0.0], [0.0, 0.0]]
+    assert f64(hessian(lambda v: v[0] ** v[1]))([2.0, 0.0])[0] == [0.0, 0.5]
+
+
+def test_a_gradient_takes_the_loops_that_backward_does():
+    def by_backward(x):
+        x = [Value(v) for v in x]
+        y = rosenbrock(x)
+        y.backward()
+        return y, [v.grad for v in x]
+
+    X = [0.01 * i for i in range(200)]
+    gradient, backward = f64(value_and_grad(rosenbrock)), f64(by_backward)
+    assert gradient(X)[1] == pytest.approx(backward(X)[1], rel=1e-12)
+    nests = [[line for line in f.ir("loops").splitlines() if "<" in line] for f in (gradient, backward)]
+    assert nests[0] == nests[1] != []
+
+
+def test_a_hessian_is_found_to_be_loops():
+    second = f64(hessian(rosenbrock))
+    X = [0.01 * i for i in range(60)]
+    assert np.allclose(second(X), hessian(rosenbrock)(X), rtol=1e-12)
+    assert len(second.ir("loops").splitlines()) < 40
+
+
+def test_a_branch_on_a_differentiated_number_names_the_line():
+    with pytest.raises(TraceError, match=r"test_compiled_derivatives.py:\d+: a branch on a traced number"):
+        f64(grad(lambda x: x if x > 0 else -x))(1.0)
+    with pytest.raises(
+        TraceError, match=r"test_compiled_derivatives.py:\d+: a traced number was turned into a Python number"
+    ):
+        f64(grad(math.exp))(1.0)
+
+
+def test_errors_of_derivatives_come_through():
+    with pytest.raises(TypeError, match="must return one number to have a gradient, got list"):
+        f64(grad(lambda x: [x]))(1.0)
+    with pytest.raises(ValueError, match="argument 1"):
+        f64(grad(lambda x: x, argnums=1))(1.0)
+    with pytest.raises(TypeError, match="x of <lambda> must be a number to differentiate by it, got str"):
+        f64(grad(lambda x: 1.0))("a")
+
+
+def test_a_backward_of_ones_own_gives_the_first_derivative():
+    def cube(x):
+        y = Value(x.data**3, (x,), "cube")
+
+        def _backward():
+            x.grad += 3 * x.data**2 * y.grad
+
+        y._backward = _backward
+        return y
+
+    assert f64(grad(lambda x: cube(x * 2)))(2.0) == 96.0
+    with pytest.raises(NotImplementedError, match="numbers, of 'cube'"):
+        f64(grad(grad(cube)))(2.0)
