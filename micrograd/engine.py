@@ -200,7 +200,7 @@ def unlisted_pullback(y: Value) -> Callable[..., tuple[Data, ...]]:
 
 
 def power_rule(x: Data, n: Data) -> Data:
-    """The derivative of x**n by x; 0 for n = 0, at x = 0 too. There 1 stands for x, so that n * inf can't come of it."""
+    """The derivative of x**n by x; 0 for n = 0, at x = 0 too, where 1 stands for x: n * inf must not come of it."""
     return n * ops.power(ops.where(abs(n) <= 0, ops.where(abs(x) > 1e-30, x, 1), x), n - 1)
 
 
