@@ -4,7 +4,7 @@ import random
 
 from timing import OURS, Goal, Once, Workload, first, within
 
-SIZES = (12_500, 25_000, 50_000, 100_000)
+SIZES = (12_500, 25_000, 50_000, 100_000, 200_000)
 INPUTS = 100
 
 

@@ -11,8 +11,8 @@
 
 The whole story: `trace` runs the target once on symbols, which leaves a `tape`; `roll` finds the loops that Python
 unrolled, as `nests`; `schedule` decides how they run in vectors; `vector` writes that down in MLIR, as `emit` does for
-a tape without loops; `lower` takes it to machine code; `native` calls it from Python, and `homes` are where the numbers
-of Values live meanwhile. Each of them can be looked at:
+a tape without loops, or in LLVM IR outright where that is long; `lower` takes it to machine code; `native` calls it
+from Python, and `homes` are where the numbers of Values live meanwhile. Each of them can be looked at:
 `fast.ir("tape")`, "loops", "mlir", "llvm-dialect", "llvm", "asm"; and `fast.explain()` sums it up. numpy and MLIR are
 imported when the first thing is compiled.
 """

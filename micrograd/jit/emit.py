@@ -1,4 +1,4 @@
-"""Emission: a tape as the text of an MLIR module in the dialects func, arith, math and memref.
+"""Emission: a tape as the text of an MLIR module in the dialects func, arith, math and memref, or of LLVM IR.
 
 What comes in: a `Trace` and the float type, "f32" or "f64". What goes out: a module with one function. A trace that
 reads nothing returns its number,
@@ -10,12 +10,26 @@ and any other works on three buffers: its inputs, the weights as they are at the
     func.func @main(%x: memref<2xf32>, %w: memref<337xf32>, %y: memref<1xf32>)
 
 A long tape becomes several functions of bounded size, since compilers take more than linear time for one, and keep more
-on the stack than a thread may have. A fourth buffer, %t, holds what one part calculates and a later one needs.
+on the stack than a thread may have. A fourth buffer, %t, holds what one part calculates and a later one needs. MLIR's
+passes would take most of the time that compiling a long tape takes, to no end: so it is written in LLVM IR outright, by
+the same rules, which `Block` spells in MLIR and `LLVMBlock` in LLVM IR.
+
+    >>> from micrograd.engine import Value
+    >>> from micrograd.jit.trace import trace_value
+    >>> print(emit(trace_value(Value(4.0) + Value(2.0)), "f32").mlir, end="")
+    func.func @main() -> f32 attributes {llvm.emit_c_interface} {
+      %0 = arith.constant 4.0 : f32
+      %1 = arith.constant 2.0 : f32
+      %2 = arith.addf %0, %1 : f32
+      return %2 : f32
+    }
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from micrograd.jit import elementary
@@ -31,7 +45,7 @@ class Block:
     def __init__(self, t: str):
         self.t = t
         self.lines: list[str] = []
-        self.constants: dict[str, str] = {}
+        self.values: dict[str, str] = {}
 
     def add(self, expression: str) -> str:
         """A new SSA value: its name."""
@@ -47,6 +61,10 @@ class Block:
     def select(self, condition: str, a: str, b: str) -> str:
         return self.op("arith.select", condition, a, b)
 
+    def number(self, truth: str) -> str:
+        """A truth value as 1.0 or 0.0."""
+        return self.add(f"arith.uitofp {truth} : i1 to {self.t}")
+
     def constant(self, x: float) -> str:
         return self.once(f"arith.constant {literal(x, self.t)} : {self.t}")
 
@@ -60,9 +78,87 @@ class Block:
 
     def once(self, expression: str) -> str:
         """The SSA value of an expression without operands, made where it is first needed."""
-        if expression not in self.constants:
-            self.constants[expression] = self.add(expression)
-        return self.constants[expression]
+        if expression not in self.values:
+            self.values[expression] = self.add(expression)
+        return self.values[expression]
+
+    def function(self, name: str, memory: dict[str, int]) -> str:
+        """A function of these lines, on buffers of these sizes."""
+        parameters = ", ".join(f"{buffer}: memref<{size}x{self.t}>" for buffer, size in memory.items())
+        interface = f" {C_INTERFACE}" if name == "main" else ""
+        return f"func.func @{name}({parameters}){interface} {{\n{indented([*self.lines, 'return'])}}}\n"
+
+    def call(self, name: str, memory: dict[str, int]) -> None:
+        """Call another function on the same buffers."""
+        types = ", ".join(f"memref<{size}x{self.t}>" for size in memory.values())
+        self.lines.append(f"func.call @{name}({', '.join(memory)}) : ({types}) -> ()")
+
+
+# What lines of MLIR are in LLVM IR: instructions; intrinsics, for what the code generator has instructions for; and
+# functions of libm where they have other names there. (Its fabs, too, costs the plain code generator the least time.)
+INSTRUCTIONS = {f"arith.{name}f": f"f{name}" for name in ("add", "sub", "mul", "div", "neg")}
+INTRINSICS = {"arith.maximumf": "maximum", "arith.minimumf": "minimum", "math.sqrt": "sqrt"}
+IN_LIBM = {"math.absf": "fabs", "math.powf": "pow"}
+
+
+class LLVMBlock(Block):
+    """The same in LLVM IR, which no pass has to look at. `declared` are the functions that it calls."""
+
+    def __init__(self, t: str):
+        super().__init__(t)
+        self.type = "float" if t == "f32" else "double"
+        self.serial = 0
+        self.declared: set[str] = set()
+
+    def add(self, expression: str) -> str:
+        self.serial += 1  # LLVM wants values without names to be numbered one by one
+        self.lines.append(f"%{self.serial} = {expression}")
+        return f"%{self.serial}"
+
+    def op(self, name: str, *operands: str) -> str:
+        if name in INSTRUCTIONS:
+            return self.add(f"{INSTRUCTIONS[name]} {self.type} {', '.join(operands)}")
+        if name in INTRINSICS:
+            function = f"llvm.{INTRINSICS[name]}.{self.t}"
+        else:
+            function = IN_LIBM.get(name, name.removeprefix("math.")) + ("f" if self.t == "f32" else "")
+        self.declared.add(f"declare {self.type} @{function}({', '.join([self.type] * len(operands))}) memory(none)\n")
+        return self.add(f"call {self.type} @{function}({', '.join(f'{self.type} {x}' for x in operands)})")
+
+    def compare(self, predicate: str, a: str, b: str) -> str:
+        return self.add(f"fcmp {predicate} {self.type} {a}, {b}")
+
+    def select(self, condition: str, a: str, b: str) -> str:
+        return self.add(f"select i1 {condition}, {self.type} {a}, {self.type} {b}")
+
+    def number(self, truth: str) -> str:
+        return self.select(truth, self.constant(1.0), self.constant(0.0))  # uitofp costs three times the time
+
+    def constant(self, x: float) -> str:
+        """The bits of a number; those of a double for a float, too."""
+        if self.t == "f32":
+            x = ctypes.c_float(x).value
+        return f"0x{struct.pack('>d', x).hex()}"
+
+    def load(self, buffer: str, i: int, size: int) -> str:
+        return self.once(f"load {self.type}, ptr {self.address(buffer, i)}")
+
+    def store(self, x: str, buffer: str, i: int, size: int) -> None:
+        self.lines.append(f"store {self.type} {x}, ptr {self.address(buffer, i)}")
+
+    def address(self, buffer: str, i: int) -> str:
+        return self.once(f"getelementptr {self.type}, ptr {buffer}, i32 {i}")
+
+    def function(self, name: str, memory: dict[str, int]) -> str:
+        parameters = ", ".join(f"ptr {buffer}" for buffer in memory)
+        return f"define void @{name}({parameters}) {{\nentry:\n{indented([*self.lines, 'ret void'])}}}\n"
+
+    def call(self, name: str, memory: dict[str, int]) -> None:
+        self.lines.append(f"call void @{name}({', '.join(f'ptr {buffer}' for buffer in memory)})")
+
+
+def indented(lines: Sequence[str]) -> str:
+    return "".join(f"  {line}\n" for line in lines)
 
 
 def literal(x: float, t: str) -> str:
@@ -133,110 +229,127 @@ MLIR: dict[str, Callable[..., str]] = {
 
 @dataclass
 class Emitted:
-    """A module, and how many temporaries its `main` wants room for."""
+    """A module, in MLIR or in LLVM IR, and how many temporaries its `main` wants room for."""
 
     mlir: str
     temporaries: int
+    llvm: str = ""
 
 
-class Part(Block):
-    """The rows of a tape that one function calculates. `memory` has the size of each of its buffers by name."""
+class Part:
+    """The rows of a tape that one function calculates, as lines of `m`; `memory` has the size of each buffer."""
 
-    def __init__(self, tape: Tape, t: str, memory: dict[str, int], temporaries: dict[int, int]):
-        super().__init__(t)
-        self.tape, self.memory, self.temporaries = tape, memory, temporaries
+    def __init__(self, m: Block, tape: Tape, memory: dict[str, int], temporaries: dict[int, int]):
+        self.m, self.tape, self.memory, self.temporaries = m, tape, memory, temporaries
+        self.ops, self.operands = tape.ops, tape.operands
         self.names: dict[int, str] = {}
         self.truths: set[int] = set()  # the rows whose name is that of a truth value
 
     def name(self, i: int) -> str:
         """The result of row i: calculated here, or a leaf, or kept by an earlier part."""
         if i not in self.names:
-            op, operands = self.tape.ops[i], self.tape.operands[i]
+            op, operands = self.ops[i], self.operands[i]
             if op == "constant":
-                self.names[i] = self.constant(self.tape.constants[operands[0]])
+                self.names[i] = self.m.constant(self.tape.constants[operands[0]])
             else:
                 buffer = {"input": "%x", "weight": "%w"}.get(op, "%t")
                 place = operands[0] if op in LEAVES else self.temporaries[i]
-                self.names[i] = self.load(buffer, place, self.memory[buffer])
+                self.names[i] = self.m.load(buffer, place, self.memory[buffer])
         return self.names[i]
 
     def number(self, i: int) -> str:
         """The result of row i as a float."""
-        return self.add(f"arith.uitofp {self.names[i]} : i1 to {self.t}") if i in self.truths else self.name(i)
+        return self.m.number(self.names[i]) if i in self.truths else self.name(i)
 
     def truth(self, i: int) -> str:
         """The result of row i as a truth value: nan is true, as in Python."""
-        return self.names[i] if i in self.truths else self.compare("une", self.name(i), self.constant(0.0))
+        return self.names[i] if i in self.truths else self.m.compare("une", self.name(i), self.m.constant(0.0))
 
     def calculate(self, i: int) -> None:
         """Add the lines of row i."""
-        op, operands = self.tape.ops[i], self.tape.operands[i]
+        op, operands = self.ops[i], self.operands[i]
         if op == "where":
             condition, a, b = operands
-            self.names[i] = MLIR[op](self, self.truth(condition), self.number(a), self.number(b))
+            self.names[i] = MLIR[op](self.m, self.truth(condition), self.number(a), self.number(b))
         elif op == "pow" and (n := self.tape.small_integer(operands[1])) is not None:
-            self.names[i] = integer_power(self, self.number(operands[0]), n)
+            self.names[i] = integer_power(self.m, self.number(operands[0]), n)
         else:
-            self.names[i] = MLIR[op](self, *map(self.number, operands))
+            self.names[i] = MLIR[op](self.m, *map(self.number, operands))
             if op in COMPARISONS:
                 self.truths.add(i)
         if i in self.temporaries:
-            self.store(self.number(i), "%t", self.temporaries[i], self.memory["%t"])
-
-    def function(self, head: str, last: str) -> str:
-        body = "\n".join(f"  {line}" for line in [*self.lines, last])
-        return f"func.func {head} {{\n{body}\n}}\n"
+            self.m.store(self.number(i), "%t", self.temporaries[i], self.memory["%t"])
 
 
-def emit(trace: Trace, t: str) -> Emitted:
-    """The MLIR module of a trace: one function, or many that `main` calls in turn where the tape is long."""
-    tape = trace.tape
+def emit(trace: Trace, t: str, outright: bool = False) -> Emitted:
+    """The module of a trace, in MLIR or, `outright`, in LLVM IR: one function, or many that `main` calls in turn where
+    the tape is long. What is not `in_memory` goes into MLIR only."""
+    block = LLVMBlock if outright else Block
+    tape, ops = trace.tape, trace.tape.ops
     needed = tape.needed()
-    rows = [i for i in needed if tape.ops[i] not in LEAVES]
+    rows = [i for i in needed if ops[i] not in LEAVES]
     memory = {"%x": trace.inputs, "%w": len(trace.live), "%y": len(tape.outputs)}
     if not trace.in_memory:
-        part = Part(tape, t, memory, {})
+        part = Part(Block(t), tape, memory, {})
         for i in needed:
-            if tape.ops[i] in LEAVES:
+            if ops[i] in LEAVES:
                 part.name(i)
             else:
                 part.calculate(i)
-        head, y = f"@main() -> {t} {C_INTERFACE}", part.number(tape.outputs[0])
-        return Emitted(part.function(head, f"return {y} : {t}"), 0)
+        lines = [*part.m.lines, f"return {part.number(tape.outputs[0])} : {t}"]
+        return Emitted(f"func.func @main() -> {t} {C_INTERFACE} {{\n{indented(lines)}}}\n", 0)
 
     cuts = [rows[start : start + LONG] for start in range(0, len(rows), LONG)] or [[]]
-    temporaries = crossing(tape, cuts)
+    temporaries, size = crossing(tape, cuts)
     places: dict[int, list[int]] = {}
     for place, i in enumerate(tape.outputs):
         places.setdefault(i, []).append(place)
-    leaves = [i for i in places if tape.ops[i] in LEAVES]
+    leaves = [i for i in places if ops[i] in LEAVES]
     if len(cuts) > 1:
-        memory["%t"] = len(temporaries)
-    types = {name: f"memref<{size}x{t}>" for name, size in memory.items()}
-    parameters = ", ".join(f"{name}: {type_}" for name, type_ in types.items())
-    functions, calls = [], []
+        memory["%t"] = size
+    functions: list[str] = []
+    main, declared = block(t), set[str]()
     for k, cut in enumerate(cuts):
-        part = Part(tape, t, memory, temporaries)
+        part = Part(block(t), tape, memory, temporaries)
         for i in cut:
             part.calculate(i)
         for i in cut if k < len(cuts) - 1 else cut + leaves:
             for place in places.get(i, ()):
-                part.store(part.number(i), "%y", place, memory["%y"])
+                part.m.store(part.number(i), "%y", place, memory["%y"])
         name = "main" if len(cuts) == 1 else f"part{k}"
-        attributes = C_INTERFACE if len(cuts) == 1 else ""
-        functions.append(part.function(f"@{name}({parameters}) {attributes}".rstrip(), "return"))
-        calls.append(f"  func.call @{name}({', '.join(types)}) : ({', '.join(types.values())}) -> ()\n")
+        functions.append(part.m.function(name, memory))
+        if isinstance(part.m, LLVMBlock):
+            declared |= part.m.declared
+        main.call(name, memory)
     if len(cuts) > 1:
-        functions.append(f"func.func @main({parameters}) {C_INTERFACE} {{\n{''.join(calls)}  return\n}}\n")
-    return Emitted("\n".join(functions), len(temporaries))
+        functions.append(main.function("main", memory))
+    text = "\n".join(["".join(sorted(declared)), *functions] if declared else functions)
+    return Emitted("", size, text) if outright else Emitted(text, size)
 
 
-def crossing(tape: Tape, cuts: list[list[int]]) -> dict[int, int]:
-    """The rows that a later cut needs than that which calculates them, and a place for each."""
-    cut_of = {i: k for k, cut in enumerate(cuts) for i in cut}
+def crossing(tape: Tape, cuts: list[list[int]]) -> tuple[dict[int, int], int]:
+    """The rows that a later cut needs than that which calculates them, with a place for each; and how many places there
+    are. A place is free again after the last cut that reads it."""
+    cut_of: dict[int, int] = {}
+    last: dict[int, int] = {}
+    operands = tape.operands
+    for k, cut in enumerate(cuts):
+        cut_of.update(dict.fromkeys(cut, k))
+        for i in cut:
+            for operand in operands[i]:
+                if cut_of.get(operand, k) != k:
+                    last[operand] = k
     places: dict[int, int] = {}
-    for i, k in cut_of.items():
-        for operand in tape.operands[i]:
-            if cut_of.get(operand, k) != k:
-                places.setdefault(operand, len(places))
-    return places
+    free: list[int] = []
+    leaving: dict[int, list[int]] = {}
+    size = 0
+    for k, cut in enumerate(cuts):
+        for i in cut:
+            if i in last:
+                if not free:
+                    free.append(size)
+                    size += 1
+                places[i] = free.pop()
+                leaving.setdefault(last[i], []).append(places[i])
+        free += leaving.pop(k, [])
+    return places, size

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from micrograd.jit import lower, native
 from micrograd.jit.emit import Emitted, emit
+from micrograd.jit.tape import LONG
 from micrograd.jit.trace import Trace
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ class Code:
         self.trace, self.dtype, self.widened = trace, dtype, widened
         self.seconds = {"trace": seconds}
         self.loops, self.schedule = self._find_loops()
-        emitted = self._timed("emit", self._emit)
-        self.mlir, self.temporaries = emitted.mlir, emitted.temporaries
-        module = self._timed("lower", lambda: lower.lowered(self.mlir))
+        self.emitted = emitted = self._timed("emit", self._emit)
+        self.temporaries = emitted.temporaries
+        module = emitted.llvm or self._timed("lower", lambda: lower.lowered(emitted.mlir))
         size = len(trace.tape) if self.schedule is None else 0
         self.code = self._timed("generate", lambda: lower.MachineCode(module, size))
 
@@ -84,13 +85,16 @@ class Code:
 
     def _emit(self) -> Emitted:
         if self.schedule is None:
-            return emit(self.trace, self.dtype)
+            return emit(self.trace, self.dtype, outright=len(self.trace.tape) > LONG)
         from micrograd.jit import vector
 
         return vector.emit(self.schedule)
 
     def ir(self, stage: str) -> str:
-        """The program as text at one of STAGES; the later ones are made again for the occasion."""
+        """The program as text at one of STAGES; the later ones are made again for the occasion.
+
+        A long straight line is written in LLVM IR outright; "mlir" and "llvm-dialect" say the same of it.
+        """
         if stage not in STAGES:
             raise ValueError(f"stage must be one of {', '.join(STAGES)}, not {stage!r}")
         if stage == "tape":
@@ -99,11 +103,12 @@ class Code:
             from micrograd.jit.roll import roll
 
             return str(self.loops or roll(self.trace.tape))
+        mlir = self.emitted.mlir or emit(self.trace, self.dtype).mlir
         if stage == "mlir":
-            return self.mlir
-        module = lower.lowered(self.mlir)
+            return mlir
         if stage == "llvm-dialect":
-            return str(module).rstrip("\n")
+            return str(lower.lowered(mlir)).rstrip("\n")
+        module = self.emitted.llvm or lower.lowered(mlir)
         if stage == "llvm":
             return lower.llvm_text(module)
         return lower.code_file(module, lower.ASSEMBLY, self.code.level).decode()

@@ -1,7 +1,13 @@
 """The MLIR text of a trace, and the literals in it."""
 
+import ctypes
+import functools
+import itertools
 import math
+import operator
+import random
 import struct
+import sys
 
 import pytest
 from hypothesis import given
@@ -10,9 +16,9 @@ from tracing import trace_of
 
 from micrograd import ops
 from micrograd.engine import Value
-from micrograd.jit import jit
-from micrograd.jit.emit import MLIR, emit, literal
-from micrograd.jit.tape import ARITY, LONG
+from micrograd.jit import jit, lower
+from micrograd.jit.emit import MLIR, crossing, emit, literal
+from micrograd.jit.tape import ARITY, LEAVES, LONG
 from micrograd.jit.trace import trace_value
 
 
@@ -94,6 +100,61 @@ def test_a_long_tape_becomes_functions_of_bounded_size():
     for x in ([2.0, 3.0], [-2.0, 3.0]):
         compiled = jit(lambda *x: chain(x), dtype="f64")
         assert compiled(*x) == pytest.approx([float(y) for y in chain([Value(v) for v in x])], rel=1e-13)
+
+
+def every_operation(x):
+    """What all operations of the tape make of two numbers, one after another and of each other's results."""
+    a, b = x
+    for op, arity in ARITY.items():
+        operands = [a > b, a, b] if arity == 3 else [a, b][:arity]
+        yield from [result := a.tape.append(op, *operands), result * 0.5 + b]
+    yield from [ops.power(a, n) for n in (-2, 0, 7)]
+    yield from [ops.where(a, b, 1e300), a * 1e300, a * math.inf, (a < b) * 0.1]
+
+
+POINTS = [-math.inf, -2.5, -0.0, 0.0, 1e-3, 1.0, 3.7, math.inf, math.nan]
+
+
+@pytest.mark.parametrize("t", ["f32", "f64"])
+def test_what_is_written_in_llvm_ir_outright_calculates_what_its_mlir_does(t, monkeypatch):
+    monkeypatch.setattr(sys.modules["micrograd.jit.emit"], "LONG", 20)
+    trace = trace_of(lambda x: list(every_operation(x)), 2, number=lambda symbol: symbol)
+    number = {"f32": ctypes.c_float, "f64": ctypes.c_double}[t]
+    answers = []
+    for outright in (False, True):
+        emitted = emit(trace, t, outright)
+        module = emitted.llvm if outright else lower.lowered(emitted.mlir)
+        code = lower.MachineCode(module, size=lower.LARGE + 1)
+        main = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)(code.address("main"))
+        y, temporaries = (number * len(trace.tape.outputs))(), (number * emitted.temporaries)()
+        answers.append([])
+        for point in itertools.product(POINTS, repeat=2):
+            main((number * 2)(*point), None, y, temporaries)
+            answers[-1].append([struct.pack("d", value) if value == value else b"nan" for value in y])
+    assert answers[0] == answers[1]
+
+
+def test_a_place_for_a_temporary_is_used_again():
+    tape = trace_of(lambda x: [functools.reduce(lambda y, _: y.sin(), range(100), x[0])], 1).tape
+    rows = [i for i in tape.needed() if tape.ops[i] not in LEAVES]
+    places, size = crossing(tape, [rows[k : k + 10] for k in range(0, 100, 10)])
+    assert len(places) == 9
+    assert size <= 2
+
+
+def test_every_stage_of_a_long_straight_line_can_be_looked_at():
+    def random_operations(*x):
+        choose, x = random.Random(1).choice, list(x)
+        for _ in range(LONG):
+            x.append(choose([operator.add, operator.mul, lambda a, _: ops.sin(a)])(x[-1], choose(x)))
+        return x[-1]
+
+    compiled = jit(random_operations)
+    compiled(0.5, 0.25)
+    assert "memref.load %x[%0] : memref<2xf32>" in compiled.ir("mlir")
+    assert "llvm.call @sinf" in str(compiled)
+    assert "call float @sinf" in compiled.ir("llvm")
+    assert "sinf" in compiled.ir("asm")
 
 
 def test_a_long_constant_is_calculated_in_parts_too():
