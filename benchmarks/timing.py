@@ -57,6 +57,8 @@ class Once:
     seconds: float
     answer: Any = None
     note: str = ""
+    size: float = math.nan  # of what was calculated with
+    parts: Mapping[str, float] = field(default_factory=dict)  # the seconds of its stages
 
 
 @dataclass
@@ -68,6 +70,8 @@ class Line:
     compiled: float = math.nan
     note: str = ""
     error: str = ""
+    size: float = math.nan
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     def set(self, runs: list[float]) -> None:
         """The seconds of all rounds; not told if something went wrong."""
@@ -203,7 +207,8 @@ def serve(pipe: Any, module: str, who: str) -> None:
 def told(x: Timed | Once) -> dict[str, Any]:
     """What of a contender goes through the pipe."""
     if isinstance(x, Once):
-        return {"answer": flat(x.answer), "seconds": x.seconds, "compiled": math.nan, "note": x.note}
+        once = {"seconds": x.seconds, "size": x.size, "parts": dict(x.parts)}
+        return {"answer": flat(x.answer), "compiled": math.nan, "note": x.note, **once}
     return {"answer": flat(x.answer), "per": x.per, "compiled": x.compiled, "note": x.note}
 
 
@@ -298,22 +303,28 @@ def run(module: str, effort: Effort) -> Report:
             answers = {who: contender.cases[case]["answer"] for who, contender in taking_part.items()}
             for who, contender in taking_part.items():
                 told = contender.cases[case]
-                line = report.lines[case, who] = Line(compiled=told["compiled"], note=told["note"])
+                line = report.lines[case, who] = Line(
+                    compiled=told["compiled"],
+                    note=told["note"],
+                    size=told.get("size", math.nan),
+                    parts=told.get("parts", {}),
+                )
                 line.error = disagreement(who, answers, workload.tolerance)
             timed = {who: c for who, c in taking_part.items() if "seconds" not in c.cases[case]}
             measure(case, timed, report, effort)
+        processes = workload.processes or effort.processes
         for who, contender in ready.items():
-            repeat(module, who, contender, report, effort)
+            repeat(module, who, contender, report, processes, effort.patience)
     return report
 
 
-def repeat(module: str, who: str, contender: Contender, report: Report, effort: Effort) -> None:
+def repeat(module: str, who: str, contender: Contender, report: Report, processes: int, patience: float) -> None:
     """Start the processes again that can do what they do only once; the report gets the seconds they tell."""
     if not all("seconds" in told for told in contender.cases.values()):
         return
     runs = [contender.cases]
-    for _ in range(effort.processes - 1):
-        another = Contender(module, who, effort.patience)
+    for _ in range(processes - 1):
+        another = Contender(module, who, patience)
         another.close()
         runs.append(another.cases)
     for case in contender.cases:
@@ -340,7 +351,7 @@ def measure(case: str, taking_part: Mapping[str, Contender], report: Report, eff
     for _ in range(effort.rounds):
         for who, contender in taking_part.items():
             runs, line = times[who], report.lines[case, who]
-            if line.error or (len(runs) >= 3 and sum(runs) > 1.0):  # a slow one would hold up the rest
+            if line.error or (len(runs) >= 3 and sum(runs) > 2.0):  # a slow one would hold up the rest
                 continue
             try:
                 runs.append(contender.time(case, effort.round))
