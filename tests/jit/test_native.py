@@ -377,6 +377,7 @@ def test_calls_leave_no_references_behind():
         wrong = [1.0, constant]
         watched = [*args, *(args[0] if isinstance(args[0], list) else ()), wrong, constant, NotImplemented, None, True]
         watched += [name, compiled._latest(), np.float64, np.dtype("f8"), np.empty]
+        gc.collect()
         before = [sys.getrefcount(o) for o in watched]
         for _ in range(1000):
             entry(*args)

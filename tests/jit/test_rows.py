@@ -1,9 +1,10 @@
-"""vmap in compiled code: one row is traced, any number of them is run, and the answers are those of a written-out loop."""
+"""vmap in compiled code: one row is traced, any number of them is run, and the answers are those of a loop."""
 
 import random
 
 import numpy as np
 import pytest
+
 from micrograd import ops
 from micrograd.engine import Value
 from micrograd.func import grad, value_and_grad, vmap
@@ -112,7 +113,9 @@ def test_arrays_of_other_types_and_strides_are_read_as_they_are():
 def test_arrays_give_arrays_and_lists_give_lists():
     f = jit(vmap(lambda x: (x, x > 0)), dtype="f32")
     values, signs = f(np.array([1.0, -2.0, 3.0]))
-    assert values.dtype == np.float32 and values.shape == (3,) and signs.tolist() == [True, False, True]
+    assert values.dtype == np.float32
+    assert values.shape == (3,)
+    assert signs.tolist() == [True, False, True]
     assert f([1.0, -2.0, 3.0]) == ([1.0, -2.0, 3.0], [True, False, True])
     assert jit(vmap(lambda x: [[x, 2 * x], [0, x]]))(np.ones(5)).shape == (5, 2, 2)
 
@@ -131,7 +134,7 @@ def step_by(model, update):
 
 
 @pytest.mark.parametrize("update", [lambda loss: loss, lambda loss: loss.log(), lambda loss: loss * loss])
-@pytest.mark.parametrize("dtype, tolerance", [("f64", 1e-12), ("f32", 2e-4)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("f64", 1e-12), ("f32", 2e-4)])
 def test_a_training_step_on_rows_leaves_what_eager_code_leaves(update, dtype, tolerance):
     random.seed(1)
     model = MLP(3, [5, 4, 2], activation="tanh")
@@ -189,7 +192,8 @@ def test_threads_change_nothing_in_the_result(threads):
 
     X = numbers(20_000, 2)
     (a, rows_a), (b, rows_b) = f(1)(X), f(threads)(X)
-    assert a == b and (rows_a == rows_b).all()
+    assert a == b
+    assert (rows_a == rows_b).all()
     assert agree(rows_a, np.exp(X[:, 0]) * 0.5 + X[:, 1])
 
 
@@ -218,7 +222,10 @@ def test_who_looks_into_an_argument_fixes_its_length():
 
 def test_arguments_beside_rows_are_what_they_were():
     def f(X, scale, names, pair, extra):
-        assert names == ["a"] and isinstance(pair, tuple) and isinstance(extra, list) and len(extra) == 2
+        assert names == ["a"]
+        assert isinstance(pair, tuple)
+        assert isinstance(extra, list)
+        assert len(extra) == 2
         return ops.sum(vmap(lambda x: x * scale)(X)) + sum(extra) + pair[0] + extra[-1]
 
     X = numbers(9)
@@ -258,7 +265,7 @@ def test_numbers_of_rows_that_differ_are_an_error():
 
 
 @pytest.mark.parametrize(
-    "function, said",
+    ("function", "said"),
     [
         (lambda X: sum(vmap(lambda x: x * x)(X)), "ops.sum"),
         (lambda X: vmap(lambda x: x * x)(X)[0], "ops.sum"),
@@ -292,7 +299,8 @@ def test_a_network_on_many_rows_is_the_network_on_each():
 def test_every_stage_shows_all_phases():
     f = jit(lambda X: ops.mean(vmap(lambda x: x * x)(X)), dtype="f64")
     f(np.ones(5))
-    assert "for every 256 rows" in f.ir("loops") and "sum_{r<256}" in f.ir("loops")
+    assert "for every 256 rows" in f.ir("loops")
+    assert "sum_{r<256}" in f.ir("loops")
     for stage in ("tape", "mlir", "llvm-dialect", "llvm", "asm"):
         assert f.ir(stage)
     assert "rows" in f.explain()
@@ -305,4 +313,5 @@ def test_the_memory_of_a_result_is_not_used_again_while_somebody_has_it():
     part = f(X + 1)[10:]
     for _ in range(5):
         f(X * 0)
-    assert agree(first, X * 2) and agree(part, (X + 1)[10:] * 2)
+    assert agree(first, X * 2)
+    assert agree(part, (X + 1)[10:] * 2)
