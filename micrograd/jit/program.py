@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STRAIGHT = 100  # rows of a tape: a shorter one is not searched for loops
+MANY_SCALARS = 1500  # more, if they are a third of all, compile in linear time only without loops
 LONG_WORK = 200_000  # cycles: other threads may go on during a call that takes more, some 50 us
 STAGES = ("tape", "loops", "mlir", "llvm-dialect", "llvm", "asm")
 
@@ -69,7 +70,7 @@ class Code:
         scalars = sum(len(item.ops) for item in loops.items if isinstance(item, Block))
         if all(isinstance(item, Block) for item in loops.items):
             return loops, None
-        if scalars > lower.LARGE and 2 * scalars > operations(loops):
+        if scalars > MANY_SCALARS and 3 * scalars > operations(loops):
             return loops, None  # a long straight line with a few loops in it compiles in linear time as a whole only
         bits, registers = lower.vector_registers()
         target = Target(self.dtype, bits // (32 if self.dtype == "f32" else 64), registers)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ from micrograd.jit.tape import COMPARISONS
 LONG = 6000  # lines: a longer program becomes several functions
 ALIGNMENT = 64  # bytes, of each array
 NAME = re.compile(r"%[\w#]+")
+MOST_INLINE = 8  # times that scalar code has the lines of such an operation, else it calls a function
 HOISTED = 10  # vectors that a loop without accumulators may keep in registers
 
 # Operations whose code is our own: faster on vectors than a call for each lane, and as good.
@@ -124,6 +126,8 @@ class Function:
         self.views: dict[str, str] = {}  # the names of arrays in the scratch memory
         self.silent: frozenset[str] = frozenset()  # arrays that are not written, for nobody reads them from memory
         self.tile = 1
+        self.called: set[str] = set()  # operations that scalar code calls a function for, at present
+        self.functions: set[str] = set()  # those that it ever did
 
     # Lines
 
@@ -462,6 +466,9 @@ class Function:
             if self.is_product(a, lanes):
                 return self.fused(a, False, b, x.op == "sub", at, lanes)
         operands = [self.number(operand, at, lanes) for operand in x.operands]
+        if x.op in self.called and lanes is None:
+            self.functions.add(x.op)
+            return self.add(f"func.call @{x.op}_of_one({operands[0]}) : ({self.element}) -> {self.element}")
         return INLINE[x.op](m, *operands) if x.op in INLINE else MLIR[x.op](m, *operands)
 
     def is_product(self, x: Expression, lanes: Lanes | None) -> bool:
@@ -912,6 +919,8 @@ class Function:
     def block(self, block: Block) -> None:
         """Scalar statements; a result that nobody else reads stays in a register."""
         self.box = ()
+        many = Counter(block.ops)
+        self.called = {op for op in INLINE if many[op] > MOST_INLINE}
         for nest in block.statements():
             self.reduced.clear()
             result = self.number(nest.body, (), None)
@@ -919,6 +928,7 @@ class Function:
             temporary = self.schedule.arrays[array].kind == "temporary"
             kept = not temporary or bool(self.schedule.escaping[array][at])
             self.store_scalar(result, nest.destination, (), None, kept)
+        self.called = set()
 
     def steps(self, steps: Steps) -> None:
         """A sequential loop. What one turn writes and a later one reads is carried in registers."""
@@ -967,8 +977,8 @@ class Function:
         else:
             self.steps(item)
 
-    def text(self, head: str) -> str:
-        body = "\n".join(f"  {line}" for line in [*self.scopes[0].lines, "return"])
+    def text(self, head: str, last: str = "return") -> str:
+        body = "\n".join(f"  {line}" for line in [*self.scopes[0].lines, last])
         return f"func.func {head} {{\n{body}\n}}\n"
 
 
@@ -1016,6 +1026,15 @@ def table_text(array: Array, element: str) -> str:
     return f'memref.global "private" constant @{array.name} : memref<{array.size}x{t}> = dense<{content}>\n'
 
 
+def of_one(schedule: Schedule, op: str) -> str:
+    """A function of one number, for scalar code that has it many times."""
+    function = Function(schedule, {}, 0)
+    function.depth["%x"] = 0
+    y = INLINE[op](Typed(function, function.element), "%x")
+    head = f"private @{op}_of_one(%x: {function.element}) -> {function.element}"
+    return function.text(head, f"return {y} : {function.element}")
+
+
 def emit(schedule: Schedule) -> Emitted:
     """The MLIR module of a schedule."""
     places, scratch = arranged(schedule)
@@ -1033,6 +1052,8 @@ def emit(schedule: Schedule) -> Emitted:
     interface = " attributes {llvm.emit_c_interface}"
     tables = {name: array for function in functions for name, array in function.globals.items()}
     texts = [table_text(array, element) for array in tables.values()]
+    for op in sorted({op for function in functions for op in function.functions}):
+        texts.append(of_one(schedule, op))
     if len(functions) == 1:
         texts.append(functions[0].text(f"@main({parameters}){interface}"))
     else:

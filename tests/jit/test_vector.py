@@ -1,11 +1,13 @@
 import ctypes
 import functools
+import random
 
 import numpy as np
 import programs
 import pytest
 
-from micrograd.jit import lower, vector
+from micrograd import ops
+from micrograd.jit import jit, lower, vector
 from micrograd.jit.nests import Access, AffineMap, Apply, Array, Domain, Nest, Program, Sum, interpret
 from micrograd.jit.roll import roll
 from micrograd.jit.schedule import Target, schedule
@@ -91,3 +93,20 @@ def test_a_copy_is_transposed_whatever_dimensions_lie_further_in():
     nest = Nest(Domain((2, 4, 2)), Access("y", AffineMap(0, (8, 2, 1))), body)
     y, expected = run(Program({a.name: a for a in (Array("x", "input", 60), Array("y", "output", 16))}, [nest]), WIDE)
     np.testing.assert_allclose(y, expected, rtol=1e-14)
+
+
+def test_scalar_code_calls_what_it_has_many_times():
+    def irregular(x):
+        rng = random.Random(3)
+        values = list(x)
+        for _ in range(60):
+            f = rng.choice([ops.tanh, ops.sin, ops.exp, ops.sigmoid])
+            values.append(f(rng.choice(values) - rng.choice(values)))
+        return sum(values[1:]) + sum(a * b for a, b in zip(x, x[40:]))
+
+    compiled = jit(irregular, dtype="f64")
+    x = [0.01 * i for i in range(80)]
+    assert compiled(x) == pytest.approx(irregular(x), rel=1e-12)
+    mlir = compiled.ir("mlir")
+    assert mlir.count("func.func private @tanh_of_one") == 1
+    assert mlir.count("call @tanh_of_one") > 8
