@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from micrograd.jit import elementary
-from micrograd.jit.emit import MLIR, Emitted, integer_power
+from micrograd.jit.emit import MLIR, Emitted, integer_power, literal
 from micrograd.jit.nests import Access, AffineMap, Apply, Array, Block, Constant, Domain, Expression, Nest, Sum
 from micrograd.jit.schedule import Group, Item, Pack, Schedule, Steps, used_by
 from micrograd.jit.sequential import sums
@@ -1017,9 +1017,10 @@ def table_text(array: Array, element: str) -> str:
     if array.kind == "indices":
         t, values = "i64", np.asarray(array.values, np.int64)
     else:
-        t, values = element, np.asarray(array.values, np.float32 if element == "f32" else np.float64)
+        with np.errstate(over="ignore"):  # what is too large for the type is infinite
+            t, values = element, np.asarray(array.values, np.float32 if element == "f32" else np.float64)
     if array.size <= 8 and np.isfinite(values).all():
-        shown = ", ".join(repr(float(x)) if t == element else str(int(x)) for x in values)
+        shown = ", ".join(literal(float(x), t) if t == element else str(int(x)) for x in values)
         content = f"[{shown}]"
     else:
         content = f'"0x{values.tobytes().hex().upper()}"'
