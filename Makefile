@@ -21,7 +21,7 @@ demo: .venv/.demo  ## train a network on the moons, draw what it learned: moon_m
 test: .venv/.test  ## run every test: tests/, the examples in docstrings, the notebooks
 	$(BIN)/python -m pytest -n $(JOBS)
 
-fuzz: .venv/.test  ## 2000 random programs, eager against compiled; make fuzz SEED=1 PROGRAMS=100 for certain ones
+fuzz: .venv/.test  ## 2000 random programs in guarded memory, eager against compiled; make fuzz SEED=1 PROGRAMS=100 for certain ones
 	$(BIN)/python tests/jit/fuzz.py --programs $(or $(PROGRAMS),2000) $(addprefix --seed ,$(SEED))
 
 soak: .venv/.test  ## a million calls, 300 compilations, 8 threads: no leak, no race; some minutes

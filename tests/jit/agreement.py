@@ -11,6 +11,7 @@ from unittest.mock import patch
 import numpy as np
 import programs
 from bounded import Bounded, set_precision
+from guards import Guards
 from random_programs import argument_of
 
 import micrograd.jit
@@ -108,14 +109,16 @@ def compare(path, expected, actual, statistics, strict=False):
         assert expected.allows(actual), f"{path} is {actual!r}, not {expected!r}"
 
 
-def check_case(case, dtypes=("f64", "f32"), statistics=None, stages=True):
-    """AssertionError where compiled and eager execution differ; EagerError where there is nothing to compare."""
+def check_case(case, dtypes=("f64", "f32"), statistics=None, stages=True, pages=False):
+    """AssertionError where compiled and eager execution differ, or compiled code writes outside its buffers; EagerError
+    where there is nothing to compare. With `pages`, the process ends where it touches what is far outside (see guards).
+    """
     shortest = micrograd.jit.program.STRAIGHT if case.shortest is None else case.shortest
-    with patch.object(micrograd.jit.program, "STRAIGHT", shortest):
-        return agreement(case, dtypes, statistics or Statistics(), stages)
+    with patch.object(micrograd.jit.program, "STRAIGHT", shortest), Guards(pages) as guards:
+        return agreement(case, dtypes, statistics or Statistics(), stages, guards)
 
 
-def agreement(case, dtypes, statistics, stages):
+def agreement(case, dtypes, statistics, stages, guards):
     eager = case.world()
     expected = []
     try:
@@ -139,6 +142,7 @@ def agreement(case, dtypes, statistics, stages):
             limits, after = run(bounds, bounds["program"], case, k, Bounded)
             result, state = run(world, ways[how], case, k)
             where = f"call {k} ({how}) in {dtype}:"
+            guards.verify(where)
             compare(f"{where} result", limits, result, statistics, strict=how != "eager")
             compare(f"{where} state", after, state, statistics)
             if stages and k == 0 and dtype == "f64":

@@ -1,7 +1,8 @@
 """Random programs, eager against compiled, in numbers: `make fuzz`, or python tests/jit/fuzz.py --help.
 
-The programs run in a process of their own, under a limit of memory and time, so that a crash, a hang or a leak is a
-failure like any other: hypothesis makes it small, and it is printed as a script, with the seed that finds it again.
+The programs run in a process of their own, under a limit of memory and time and with guards around every buffer, so
+that a crash, a hang, a leak or a touch of memory that is not theirs is a failure like any other: hypothesis makes it
+small, and it is printed as a script, with the seed that finds it again.
 """
 
 import argparse
@@ -39,7 +40,7 @@ def work(connection, memory):
     while True:
         case, dtypes = connection.recv()
         try:
-            statistics = check_case(case, dtypes)
+            statistics = check_case(case, dtypes, pages=True)
             connection.send(("agrees", statistics))
         except EagerError as error:
             connection.send(("raises", str(error)))
