@@ -32,7 +32,7 @@ from micrograd.func import vmap
 from micrograd.jit import native
 from micrograd.jit.program import STAGES, Program
 from micrograd.jit.rows import runs_on_rows
-from micrograd.jit.signature import ArgumentError, open_signature, signature
+from micrograd.jit.signature import ArgumentError, as_array, open_signature, signature
 from micrograd.jit.tape import TraceError
 from micrograd.jit.trace import Trace, trace_function, trace_value, tracing
 from micrograd.nn import MLP, Layer, Module, Neuron
@@ -288,7 +288,10 @@ class CompilationsOfModule(Compilations):
         """The answers to the rows of an array: an array of shape (rows,), or (rows, outputs)."""
         import numpy as np
 
-        X, precision = np.asarray(X), np.float32 if self.dtype == "f32" else np.float64
+        try:
+            X, precision = as_array(X), np.float32 if self.dtype == "f32" else np.float64
+        except ArgumentError as error:
+            raise TypeError(f"{self.name(0)} {error}") from error.__cause__
         inputs = X.shape[1]
         if not len(X):  # what would the shape of an answer be?
             return np.empty((0, *np.shape(self.call([0.0] * inputs))), dtype=precision)

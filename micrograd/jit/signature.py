@@ -123,6 +123,8 @@ def numbers_in(x: Any) -> Any:
     """A list of numbers, or of equally long lists of them, as an array; None for any other."""
     import numpy as np
 
+    if any(map(may_be_masked, set(map(type, x)))) and any(map(is_masked, x)):
+        return None
     try:
         array = np.array(x)
     except Exception:  # whatever its items raise
@@ -228,18 +230,33 @@ def array_of(items: list[Any], shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def as_array(x: Any) -> Any:
-    """A numpy array of what numpy can make one of, such as a torch tensor; ArgumentError for what refuses."""
+    """A numpy array of what numpy can make one of, such as a torch tensor; ArgumentError for what refuses, and for an
+    array of which some element is masked: that is no number."""
     import numpy as np
 
+    if is_masked(x):
+        raise ArgumentError("must be numbers, got an array of which some are masked: fill them, or leave them out")
     try:
         return np.asarray(x)
     except Exception as error:  # whatever its __array__ raises: it needs its gradient, lies on another device...
         raise ArgumentError(f"must be what numpy can make an array of, got {type(x).__name__}: {error}") from error
 
 
+def may_be_masked(kind: type) -> bool:
+    """Is it one of numpy's classes of masked arrays, or made of one?"""
+    return any(base.__name__ == "MaskedArray" for base in kind.__mro__)
+
+
+def is_masked(x: Any) -> bool:
+    """Is any element of a masked array masked? Of anything else, none is."""
+    return may_be_masked(type(x)) and b"\1" in x.mask.tobytes()  # of records, a mask has a truth value for each field
+
+
 def float_of(x: Any) -> float:
     """A number or the data of a Value as a float; ArgumentError if it is neither."""
     data = x.data if isinstance(x, Value) else x
+    if type(data) not in (float, int) and is_masked(data):
+        raise ArgumentError("must be a number, got one that is masked")
     try:
         return float(number(data))
     except (TypeError, ValueError, OverflowError) as error:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from micrograd import losses, ops
 from micrograd.engine import Value
+from micrograd.func import vmap
 from micrograd.jit import CompiledFunction, TraceError, jit
 from micrograd.nn import MLP, Module
 from micrograd.optim import SGD, Adam, LinearDecay
@@ -231,6 +232,27 @@ def test_tensors_and_arrays_of_any_type_are_arrays():
         compiled(np.array([1j, 2.0]))
     assert jit(lambda x: x)(torch.tensor(3.0)) == 3.0
     assert jit(lambda x, y: y, static_argnames="y")(1.0, "a") == "a"
+
+
+def test_what_is_masked_is_no_number_and_an_argument_with_it_is_named():
+    plain, hidden = np.ma.array([[1.0, 2.0]] * 3), np.ma.array([[1.0, 2.0]] * 3)
+    hidden[1, 0] = np.ma.masked
+    record = np.ma.array([(1.0, 2)], dtype=[("a", float), ("b", int)], mask=[(False, True)])
+    total = jit(lambda rows: sum(x * 2 for row in rows for x in row), dtype="f64")
+    assert total(plain) == total(np.ma.array(plain, mask=False)) == 18.0
+    model, rows = jit(MLP(2, [1])), jit(lambda X: ops.sum(vmap(lambda x: x[0])(X)))
+    assert model(plain).shape == (3,)
+    assert rows(plain) == 3.0
+    for call, name in ((total, "rows"), (model, "x"), (rows, "X")):
+        for argument, path in ((hidden, ""), ([[1.0, 2.0], hidden[1]], r"\[1\]")):
+            with pytest.raises(
+                TypeError, match=rf"^{name}{path} must be numbers, got an array of which some are masked"
+            ):
+                call(argument)
+    with pytest.raises(TypeError, match=r"^rows\[0\]\[1\] must be a number, got one that is masked"):
+        total([[1.0, np.ma.masked]])
+    with pytest.raises(TypeError, match="some are masked"):
+        total(record)
 
 
 def test_a_model_trains_on_arrays_too():
