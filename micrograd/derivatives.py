@@ -32,6 +32,14 @@ LOST = (
 )
 ONCE_ONLY = "the derivative, in numbers, of"
 
+# The transpose of an operation, where that is another one: its row in the engine's table takes tangents forward. Between
+# a number and a number, an operation is its own.
+TRANSPOSES: dict[str, str] = {}
+
+# While a trace runs a function on a row that stands for all, this makes of what all rows share something that each has
+# to itself; None of what is so already.
+own_row: Callable[[Any], Any] | None = None
+
 
 class Running(threading.local):
     """The derivatives that this thread is calculating, one within the other: the independent Values of each."""
@@ -127,6 +135,8 @@ setattr(Active, "__pow__", power)
 
 def independent(x: Value | Data) -> Value:
     """A new Value of the number of `x` to differentiate by; of a Value, x - 0: what comes of it is sent on to x."""
+    if own_row is not None and tracing() and (own := own_row(x)) is not None:
+        return own if isinstance(own, Value) else Value(own)
     kind = Independent if differentiating() and not tracing() else Value
     new = kind(x.data, (x, constant(0)), "-") if isinstance(x, Value) else kind(x)
     if kind is Independent:
@@ -255,7 +265,7 @@ class Graph:
             i = heapq.heappop(queue)
             for k, j in enumerate(self.operands[i]):
                 if j in tangents:
-                    d = self._pullback(i, tangents[j])[k]
+                    d = self._pullback(i, tangents[j], forward=True)[k]
                     tangents[i] = tangents[i] + d if i in tangents else d
             for j in self.consumers[i]:
                 if j not in queued:
@@ -306,10 +316,10 @@ class Graph:
                     above[j] |= above[i]
         return forward, reverse
 
-    def _pullback(self, i: int, g: Data) -> tuple[Data, ...]:
-        """The gradients of the operands of a node, from its own."""
+    def _pullback(self, i: int, g: Data, forward: bool = False) -> tuple[Data, ...]:
+        """The gradients of the operands of a node, from its own; or its tangents, each from that of an operand."""
         v, values = self.nodes[i], self.values[i]
-        op = v._op
+        op = TRANSPOSES.get(v._op, v._op) if forward else v._op
         if getattr(v._backward, "__func__", None) is not Value._backward:
             return self._own_pullback(v, values, g)
         rule = self.rules.get(op)

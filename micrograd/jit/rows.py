@@ -22,8 +22,8 @@ from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
 
-from micrograd import func, ops
-from micrograd.engine import PULLBACKS, Value
+from micrograd import derivatives, func, ops
+from micrograd.engine import NONE, PULLBACKS, Value
 from micrograd.jit import short
 from micrograd.jit.order import closed_over
 from micrograd.jit.signature import Answer, numbers_in
@@ -103,6 +103,7 @@ class Batch:
         self.lifted: dict[tuple[Value, int, Axis], Any] = {}
         self.kind: Any = None
         self.depth = 0  # of vmaps that run
+        self.running: Axis | None = None  # the one that does
         self._axes: list[Axis | None] = []  # of each row of the tape, as far as anybody has asked
 
     def new_inputs(self, many: int) -> list[Symbol]:
@@ -193,10 +194,8 @@ class Batch:
         PULLBACKS.update(ROWS)
         for name in short.ENGINE:
             method = Value.__dict__[name]
-            if name != "__init__" and (
-                method is short.ENGINE[name] or getattr(method, "__module__", "") == short.__name__
-            ):
-                setattr(Value, name, self.lifting(method))
+            if method is short.ENGINE[name] or getattr(method, "__module__", "") == short.__name__:
+                setattr(Value, name, self.making(method) if name == "__init__" else self.lifting(method))
 
     def end(self) -> None:
         if self.kind is not None:
@@ -209,6 +208,7 @@ class Batch:
         def lifted(*operands: Any) -> Any:
             if self.tape.closed:
                 return method(*operands)
+            operands = tuple([x._first if type(x) is self.kind and x._op == LIFT else x for x in operands])
             axes = [self.axis_of_operand(x) for x in operands]
             wide = {axis for axis in axes if axis is not None}
             if len(wide) > 1:
@@ -222,6 +222,19 @@ class Batch:
 
         lifted.__module__ = short.__name__  # what stands for the engine's method while something is traced
         return lifted
+
+    def making(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """The `__init__` of Values, of which each row has its own if it makes some."""
+
+        def initialise(v: Any, *args: Any, **kwargs: Any) -> None:
+            method(v, *args, **kwargs)
+            if self.running is not None and type(v) is self.kind and v._first is NONE:
+                own = self.own(Symbol(self.tape, v._row))
+                if own is not None:
+                    v._row = own.index
+
+        initialise.__module__ = short.__name__
+        return initialise
 
     def one(self, row: int) -> int:
         """The row of the gradient of a result by itself: 1, in all rows that there are."""
@@ -270,12 +283,21 @@ class Batch:
             raise ValueError(f"all arguments must have the same number of rows: {told}")
         rows = iter([self.row_of(x, array, part) for x, array, (_, part, _) in zip(found, arrays, parts)])
         self.depth += 1
+        self.running, derivatives.own_row = shared, self.own
         try:
             result = f(*[one_row(x, a, rows) for x, a in zip(args, axes)])
         finally:
             self.depth -= 1
+            self.running = derivatives.own_row = None
         as_list = all(isinstance(x, (ListArgument, list)) or isinstance(x, Rows) and x.as_list for _, x, _ in parts)
         return self.collected(result, shared.root(), as_list)
+
+    def own(self, x: Any) -> Any:
+        """What is wide, of a Value or a number that is not; None for what is. Each row differentiates by its own, and
+        gets a gradient of its own: that of what is lifted is a sum over all of them."""
+        if self.running is None or self.axis_of_operand(x) is not None:
+            return None
+        return ops.where(self.mask(self.running), x, 0)
 
     def row_of(self, source: Source | Rows, array: Any, part: Any) -> Any:
         """What the function gets of a mapped argument: symbols, or what each row of another vmap returned."""
@@ -434,6 +456,8 @@ def sum_of_rows(x: Any, like: Any) -> Any:
     hint = like.index if isinstance(like, Symbol) else ABSENT
     return Symbol(x.tape, x.tape.row(SUM, x.index, hint))
 
+
+derivatives.TRANSPOSES.update({LIFT: ROW_SUM, ROW_SUM: LIFT})
 
 # Two rows more in the engine's table, while a vmap is traced.
 ROWS: dict[str, Callable[..., tuple[Any, ...]]] = {
