@@ -142,11 +142,86 @@ def test_products_with_jacobians_are_compiled():
     assert back(0.7, 2.0) == pytest.approx(vjp(wave, 0.7, 2.0)[1](2.0), rel=1e-12)
 
 
-def test_vmap_and_derivatives_go_together():
-    X = [0.1, 0.2, 0.3]
-    assert f64(lambda X: vmap(grad(wave))(X))(X) == pytest.approx([grad(wave)(x) for x in X], rel=1e-12)
-    mean = lambda w, X: sum(vmap(lambda x: (w * x) ** 2)(X)) / len(X)  # noqa: E731
-    assert f64(grad(mean))(2.0, X) == pytest.approx(grad(mean)(2.0, X), rel=1e-12)
+X = [0.1, 0.2, 0.3, 0.4]  # rows: any number of them, compiled once
+
+
+def newton(a):
+    x = 1.0
+    for _ in range(6):
+        value, slope = value_and_grad(lambda x: x * x - a)(x)
+        x = x - value / slope
+    return x
+
+
+def by_backward(x):
+    w = Value(2.0)
+    y = w * w * x
+    y.backward()
+    return w.grad
+
+
+W = Value(2.0)
+OF_ROWS = {
+    "gradients by a row": vmap(grad(wave)),
+    "gradients by what all rows share": vmap(lambda x: grad(lambda w: ops.sin(w * x))(2.0)),
+    "gradients by a parameter": vmap(lambda x: grad(lambda w: ops.sin(w * x))(W)),
+    "gradients of what is the same for all": vmap(lambda x: x * grad(lambda w: w * w)(3.0)),
+    "second derivatives": vmap(hessian(lambda x: wave(x, x))),
+    "rows of a jacobian": vmap(lambda x: jacobian(lambda w: [ops.sin(w[0] * x), w[0] * w[1]])([2.0, 3.0])),
+    "tangents": vmap(lambda x: jvp(lambda w: ops.sin(w * x), (2.0,), (3.0,))[1]),
+    "Newton's method": vmap(newton),
+    "the derivative of Newton's method": vmap(grad(newton)),
+    "backward() in a row": vmap(by_backward),
+}
+
+
+@pytest.mark.parametrize("name", OF_ROWS)
+def test_in_rows_derivatives_are_those_of_each(name):
+    f = OF_ROWS[name]
+    compiled = f64(lambda X: f(X))
+    for x in (X, X[:3] * 7):
+        assert np.allclose(compiled(x), np.array(f(x), dtype=float), rtol=1e-12), name
+
+
+def mean_of_rows(w, X):
+    return ops.mean(vmap(lambda x: ops.sin(w[0] * x) * w[1] + wave(w[1], x))(X))
+
+
+def tangent(w, X):
+    return list(jvp(mean_of_rows, (w, X), ([1.0, 0.5], [2.0] * len(X))))
+
+
+def penalty(w, X):
+    return ops.mean(vmap(lambda x: grad(lambda x: ops.sin(w[0] * x))(x) ** 2 * w[1])(X))
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        grad(mean_of_rows),
+        grad(mean_of_rows, argnums=1),
+        hessian(mean_of_rows),
+        tangent,
+        grad(penalty),
+        hessian(penalty),
+    ],
+)
+def test_means_of_rows_have_derivatives(of):
+    assert np.allclose(f64(lambda w, X: of(w, X))([2.0, 3.0], X), of([2.0, 3.0], X), rtol=1e-12, atol=1e-14)
+
+
+def test_the_gradient_of_a_penalty_on_rows_comes_to_the_parameter():
+    def step(X):
+        loss = ops.mean(vmap(lambda x: grad(lambda x: ops.sin(W * x))(x) ** 2)(X))
+        W.grad = 0
+        loss.backward()
+        return loss
+
+    loss, gradient = float(step(X)), W.grad
+    compiled = f64(step)
+    for _ in range(2):
+        assert compiled(X) == pytest.approx(loss, rel=1e-12)
+        assert W.grad == pytest.approx(gradient, rel=1e-12)
 
 
 def test_parameters_from_outside_are_live():
