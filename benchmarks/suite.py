@@ -32,6 +32,7 @@ WORKLOADS = (
     "lennard_jones",
     "lotka_volterra",
     "rosenbrock",
+    "newton",
     "random_dag",
     "compile_time",
     "many_parameters",
