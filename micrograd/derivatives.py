@@ -76,11 +76,15 @@ def tracing() -> bool:
 class Active(Value):
     """A Value that depends on one that is independent, or a constant that stands beside such a Value.
 
-    It refuses to become a plain number while the derivative is calculated. What operations make of it is active, too,
-    which tells it from Values from outside.
+    It refuses to become a plain number while the derivative is calculated, and compares with plain numbers as one. What
+    operations make of it is active, too, which tells it from Values from outside.
     """
 
     __slots__ = ()
+    __hash__ = Value.__hash__
+
+    def __eq__(self, other: object) -> Any:
+        return self is other if isinstance(other, Value) else self.data == other
 
     def __float__(self) -> float:
         if differentiating():

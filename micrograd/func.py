@@ -63,8 +63,10 @@ def grad(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: bool = False)
     float() or math.exp() of one of those; ValueError for argnums that the call has no argument for;
     NotImplementedError for the second derivative of a Value with a `_backward` of its own.
     """
+    check_function("grad", f)
+    check_argnums(argnums)
     if is_compiled(f):
-        return compiled_like(f, lambda function: grad(function, argnums, has_aux))
+        return compiled_like(f, (grad, argnums, has_aux))
     with_value = value_and_grad(f, argnums, has_aux)
 
     def gradient(*args: Any, **kwargs: Any) -> Any:
@@ -80,10 +82,10 @@ def value_and_grad(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: boo
     >>> value_and_grad(lambda x, y: x * y, argnums=(0, 1))(2.0, 3.0)
     (6.0, (3.0, 2.0))
     """
-    check_function("grad", f)
+    check_function("value_and_grad", f)
     check_argnums(argnums)
     if is_compiled(f):
-        return compiled_like(f, lambda function: value_and_grad(function, argnums, has_aux))
+        return compiled_like(f, (value_and_grad, argnums, has_aux))
 
     def value_and_gradient(*args: Any, **kwargs: Any) -> Any:
         with differentiation():
@@ -114,7 +116,7 @@ def jacobian(f: Function, argnums: int | tuple[int, ...] = 0) -> Function:
     check_function("jacobian", f)
     check_argnums(argnums)
     if is_compiled(f):
-        return compiled_like(f, lambda function: jacobian(function, argnums))
+        return compiled_like(f, (jacobian, argnums))
 
     def matrix(*args: Any, **kwargs: Any) -> Any:
         with differentiation():
@@ -138,7 +140,7 @@ def hessian(f: Function, argnums: int | tuple[int, ...] = 0) -> Function:
     check_function("hessian", f)
     check_argnums(argnums)
     if is_compiled(f):
-        return compiled_like(f, lambda function: hessian(function, argnums))
+        return compiled_like(f, (hessian, argnums))
 
     def matrix(*args: Any, **kwargs: Any) -> Any:
         with differentiation():
@@ -249,6 +251,7 @@ def check_given(f: Function, k: int, args: Sequence[Any]) -> None:
 
 def scalar(f: Function, y: Any) -> Any:
     """`y` if it is one number."""
+    y = unwrapped(y)
     if not is_number(y):
         raise TypeError(f"{name_of(f)} must return one number to have a gradient, got {type(y).__name__}: {y!r:.60}")
     return y
@@ -316,7 +319,12 @@ def leaves(x: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     elif is_array(x):
         yield from leaves(as_array(x).tolist(), path)
     else:
-        yield path, x
+        yield path, unwrapped(x)
+
+
+def unwrapped(x: Any) -> Any:
+    """What is in an array without dimensions, as numpy gives one back for a Value; or x."""
+    return x.item() if hasattr(type(x), "item") and not getattr(x, "shape", ()) else x
 
 
 def rebuilt(x: Any, numbers: Iterator[Any]) -> Any:
@@ -379,13 +387,17 @@ def is_compiled(f: Any) -> bool:
     return kind is not None and isinstance(f, kind)
 
 
-def compiled_like(f: Any, of: Callable[[Function], Function]) -> Function:
-    """A function of the function that `f` was compiled of, compiled in the same way."""
+def compiled_like(f: Any, what: tuple[Any, ...]) -> Function:
+    """`what`, a function and further arguments, of the function that `f` was compiled of: compiled like it, once."""
     from micrograd.jit import jit
 
-    compilations = f._compilations
-    made: Function = jit(of(compilations.function), compilations.dtype, static_argnames=compilations.static)
-    return made
+    known: dict[Any, Function] = vars(f).setdefault("_derivatives", {})
+    if what not in known:
+        of, *options = what
+        compilations = f._compilations
+        derivative = of(compilations.function, *options)
+        known[what] = jit(derivative, compilations.dtype, static_argnames=compilations.static)
+    return known[what]
 
 
 def vmap(f: Function, in_axes: Any = 0, threads: int = 1) -> Function:

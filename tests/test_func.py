@@ -240,6 +240,22 @@ def test_functions_may_branch_on_numbers():
     f = lambda x: x**2 if x > 0 else -x  # noqa: E731
     assert (grad(f)(3.0), grad(f)(-3.0)) == (6.0, -1.0)
     assert grad(lambda x: ops.exp(x.data) * x)(0.0) == 1.0
+    g = lambda x: 7.0 * x if x == 0 else x if x != 1.0 else x**2  # noqa: E731
+    assert [grad(g)(x) for x in (0.0, 5.0, 1.0)] == [7.0, 1.0, 2.0]
+    assert grad(lambda v: sum(x for x in v if x not in [v[0]]))([2.0, 2.0, 3.0]) == [0.0, 1.0, 1.0]
+
+
+def test_numpy_calculates_with_what_it_is_given():
+    fs = [
+        lambda x: np.float64(2.0) * x - np.float64(1.0) / x,
+        lambda x: np.float64(2.0) ** x + x ** np.int64(2),
+        lambda x: (np.array([1.0, 2.0]) * x).sum() + np.dot(np.array([1.0, 2.0]), np.array([x, x * x])),
+        lambda x: np.exp(x) + np.exp(np.array([x, 2 * x])).mean(),
+        lambda x: np.where(x > 0, x * x, 0.0),
+    ]
+    expected = [2 + 1 / 9, 8 * math.log(2) + 6, 3 + 1 + 12, 1.5 * math.exp(3) + math.exp(6), 6]
+    assert [grad(f)(3.0) for f in fs] == pytest.approx(expected, rel=1e-14)
+    assert hessian(lambda v: np.sum(np.sqrt(v)))(np.array([1.0, 4.0])).tolist() == [[-0.25, 0.0], [0.0, -0.03125]]
 
 
 # Any order

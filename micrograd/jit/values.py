@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from micrograd.derivatives import differentiating
 from micrograd.engine import NONE, Value
 from micrograd.jit.tape import WEIGHT, Symbol, Tape, TraceError, user_line
 
@@ -90,6 +91,19 @@ class Traced(Value):
     @_b.setter
     def _b(self, operand: Any) -> None:
         self._second = operand
+
+    __hash__ = Value.__hash__
+
+    def __eq__(self, other: object) -> Any:
+        """Identity, as of all Values; but within a derivative a number that the function got may be one of these."""
+        if differentiating() and isinstance(other, (int, float, Symbol)):
+            return self.data == other
+        return self is other
+
+    def __ne__(self, other: object) -> Any:
+        if differentiating() and isinstance(other, (int, float, Symbol)):
+            return self.data != other
+        return self is not other
 
     def _as_value(self, x: Any) -> Any:
         """An operand; of a number a leaf is made when somebody looks."""

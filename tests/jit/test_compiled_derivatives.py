@@ -328,6 +328,21 @@ def test_a_branch_on_a_differentiated_number_names_the_line():
         f64(grad(math.exp))(1.0)
 
 
+def test_a_differentiated_number_compares_as_a_number():
+    with pytest.raises(TraceError, match=r"test_compiled_derivatives.py:\d+: a branch on a traced number"):
+        f64(grad(lambda x: 7.0 if x == 0 else x))(1.0)
+    f = f64(grad(lambda x: ops.where(x == 0, 7 * x, ops.where(x != 1, x, 2 * x))))
+    assert [f(x) for x in (0.0, 1.0, 2.0)] == [7.0, 2.0, 1.0]
+    assert f64(lambda x: [Value(x) == 1.0, Value(x) == Value(x)])(1.0) == [False, False]
+
+
+def test_the_derivative_of_a_compiled_function_is_compiled_once():
+    f = f64(wave)
+    assert grad(f) is grad(f)
+    assert grad(f) is not grad(f, argnums=1)
+    assert grad(f) is not value_and_grad(f)
+
+
 def test_errors_of_derivatives_come_through():
     with pytest.raises(TypeError, match="must return one number to have a gradient, got list"):
         f64(grad(lambda x: [x]))(1.0)
