@@ -1,6 +1,6 @@
 """Every workload beside its peers in one run: a table of times and ratios, and whether each goal is met.
 
-    python benchmarks/suite.py                        all of it, and RESULTS.md: `make bench` does this
+    python benchmarks/suite.py                        all of it, RESULTS.md and drawings: `make bench` does this
     python benchmarks/suite.py --only moons --quick   one workload, roughly
 
 The exit code is 1 if anything failed or disagreed; a goal that is not met is no failure, and says so in the table.
@@ -49,13 +49,16 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="few and short rounds")
     parser.add_argument(
-        "--write", type=Path, help="a Markdown file for the results; benchmarks/RESULTS.md for a full run"
+        "--write",
+        type=Path,
+        help="a Markdown file for the results, drawings beside it; benchmarks/RESULTS.md for a full run",
     )
     options = parser.parse_args()
     one_thread()
     if options.quick:
         os.environ[QUICKLY] = "1"
 
+    import charts
     import results  # rich comes with it, which the contenders' processes need not load
 
     machine = results.machine()
@@ -69,6 +72,7 @@ def main() -> int:
     target = options.write or (RESULTS if complete else None)
     if target:
         target.write_text(results.markdown(machine, reports, time.perf_counter() - started), encoding="utf-8")
+        charts.draw(reports, target.parent)
     return int(any(line.error for report in reports.values() for line in report.lines.values()))
 
 

@@ -153,6 +153,7 @@ class Workload:
     work: Mapping[str, tuple[float, str]] = field(default_factory=dict)  # of a step, by case: how much, and of what
     note: str = ""
     summary: Callable[[Report], list[str]] = lambda report: []  # lines to stand below the table
+    drawn: bool = True  # beside peers in speed.svg
     processes: int | None = None  # for what each can do once, if not as many as the effort says
 
 

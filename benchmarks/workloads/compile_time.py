@@ -142,11 +142,16 @@ def casadi():
     return {case(STRAIGHT, nodes): compiled(nodes) for nodes in sizes()}
 
 
+def nodes(report: Report, kind: str) -> list[tuple[int, float]]:
+    """About how many nodes there were to be, and how many there are."""
+    lines = [(size, report.lines.get((case(kind, size), OURS))) for size in SIZES]
+    return [(size, line.size) for size, line in lines if line and line.size > 0]
+
+
 def points(report: Report, kind: str, stage: str | None = None) -> list[tuple[float, float]]:
     """Nodes and seconds, of all stages together or of one."""
-    lines = [report.lines.get((case(kind, nodes), OURS)) for nodes in SIZES]
-    measured = [line for line in lines if line and line.size > 0]
-    return [(line.size, line.parts.get(stage, 0.0) if stage else line.best) for line in measured]
+    lines = [report.lines[case(kind, size), OURS] for size, _ in nodes(report, kind)]
+    return [(line.size, line.parts.get(stage, 0.0) if stage else line.best) for line in lines]
 
 
 def line_through(points: list[tuple[float, float]]) -> tuple[float, float, float]:
@@ -197,4 +202,5 @@ WORKLOAD = Workload(
     note="Drawn in compile_time.svg. The nodes are those that ours traces, about.",
     summary=summary,
     processes=1,
+    drawn=False,
 )

@@ -53,4 +53,5 @@ WORKLOAD = Workload(
     tolerance=1e-5,
     work={f"{name} {element}": (4096, " elements") for element in ELEMENTS for name in NAMES},
     note="The compiler's vector code in a loop of its own, without the rest of the compiler.",
+    drawn=False,
 )

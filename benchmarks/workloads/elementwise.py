@@ -130,4 +130,5 @@ WORKLOAD = Workload(
     tolerance=1e-5,
     work={case: (3 * ITEM * n, "B") for case, (_, n) in CASES.items()},
     note="Ours gets x from numpy at each call. In L1 it is the call that takes the time, and for decay the arithmetic.",
+    drawn=False,
 )

@@ -67,4 +67,5 @@ WORKLOAD = Workload(
     },
     goals=(within(0.25),),
     tolerance=1e-5,
+    drawn=False,
 )

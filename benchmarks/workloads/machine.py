@@ -21,4 +21,5 @@ WORKLOAD = Workload(
     contenders={"this core": limit},
     work={**dict.fromkeys(FMA, (GIGA / 100, "FLOP")), **dict.fromkeys(COPY, (GIGA / 100, "B"))},
     note="Bytes are counted twice: read and written. An operation is an addition or a multiplication.",
+    drawn=False,
 )

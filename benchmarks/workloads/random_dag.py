@@ -108,4 +108,5 @@ WORKLOAD = Workload(
             at_most=1.25,
         ),
     ),
+    drawn=False,
 )
