@@ -62,31 +62,45 @@ def perfect(places: Integers) -> tuple[list[int], Integers]:
     return extents, places
 
 
-def triangle(places: Integers) -> tuple[tuple[int, int], Integers, AffineMap | Bools] | None:
+def triangle(places: Integers) -> tuple[tuple[int, ...], Integers, AffineMap | Bools] | None:
     """Runs of unequal length that begin evenly: extents, coordinates and mask of the box around them."""
-    n = len(places)
-    if n < 3:
+    if len(places) < 3:
         return None
     steps = np.diff(places, axis=0)
-    step = steps[0] if (steps[0] == steps[1]).all() else steps[-1]  # for the first or the last run may be one place
-    breaks = np.flatnonzero((steps != step).any(1)) + 1
+    likely = [steps[-1]]  # for the first or the last run may be one place
+    if (steps[0] == steps[1]).all():
+        likely.insert(0, steps[0])
+    for k, step in enumerate(likely):
+        found = runs(places, np.flatnonzero((steps != step).any(1)) + 1)
+        if found is not None and (isinstance(found[2], AffineMap) or k == 0 and len(found[0]) == 2):
+            return found
+    return None
+
+
+def runs(places: Integers, breaks: Integers) -> tuple[tuple[int, ...], Integers, AffineMap | Bools] | None:
+    """The same for runs that end at these places."""
+    n = len(places)
     begin = np.concatenate([[0], breaks])
     length = np.diff(np.append(begin, n))
-    if len(begin) < 2 or len(begin) * int(length.max()) > FILL * n or len(perfect(places[begin])[0]) != 1:
+    if len(begin) < 2 or len(begin) * int(length.max()) > FILL * n:
         return None
-    if perfect(places[begin])[0] != [len(begin)]:
+    outer, rest = perfect(np.concatenate([places[begin], length[:, None]], 1))  # in which their lengths are affine
+    if len(rest) != 1:
+        outer, rest = perfect(places[begin])
+    if len(rest) != 1:
         return None
     run = np.repeat(np.arange(len(begin)), length)
     inside = np.arange(n) - begin[run]
-    extents = (len(begin), int(length.max()))
-    steps = np.diff(length)
-    if not (steps == steps[0]).all():
-        mask: AffineMap | Bools = np.arange(extents[1]) < length[:, None]
-        return extents, np.stack([run, inside], 1), mask
-    slope = int(steps[0])
-    if slope == -1:  # as the upper triangle it is: the second coordinate no longer counts from the diagonal
+    extents = (*outer, int(length.max()))
+    corner = grid(outer)
+    coordinates = np.concatenate([corner[run], inside[:, None]], 1)
+    (fit,) = affine_fit(corner, length[:, None])
+    if fit is None:
+        mask: Bools = np.arange(extents[-1]) < length[:, None]
+        return extents, coordinates, mask.reshape(extents)
+    if fit.strides == (-1,):  # as the upper triangle it is: the second coordinate no longer counts from the diagonal
         return (extents[0], int((run + inside).max()) + 1), np.stack([run, run + inside], 1), AffineMap(0, (-1, 1))
-    return extents, np.stack([run, inside], 1), AffineMap(int(length[0]) - 1, (slope, -1))
+    return extents, coordinates, AffineMap(fit.offset - 1, (*fit.strides, -1))
 
 
 def grid(extents: Sequence[int]) -> Integers:

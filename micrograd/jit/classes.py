@@ -69,8 +69,8 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classe
     """Isomorphism classes, numbered so that each comes after those of its operands; the leaves' are 0, 1 and 2.
 
     The keys are exact, not hashes of what they stand for. Sums of one term, which are that plus a number or times one,
-    are not of a class with longer ones. The `given` classes come first, some rows and their operation each; whatever
-    their operands, these are of one class.
+    are not of a class with longer ones, but for lone ones. The `given` classes come first, some rows and their
+    operation each; whatever their operands, these are of one class.
     """
     of = [0] * len(graph.op)
     table: dict[Any, int] = {}
@@ -82,7 +82,7 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classe
         for i in rows.tolist():
             of[i] = len(class_op)
         class_op.append(o)
-    class_of = of.__getitem__
+    class_of, lone = of.__getitem__, set(np.flatnonzero(graph.lone).tolist())
     op, start, operand = graph.op.tolist(), graph.start.tolist(), graph.operand.tolist()
     for i in np.flatnonzero(unknown).tolist():
         o = op[i]
@@ -91,7 +91,7 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classe
             continue
         first, last = start[i], start[i + 1]
         key: Any
-        if o == SUM and last - first > 1:
+        if o == SUM and (last - first > 1 or i in lone):
             key = frozenset(map(class_of, operand[first:last]))
         elif o in EXTREMES:
             key = (o, frozenset(map(class_of, operand[first:last])))

@@ -1,5 +1,5 @@
-"""The graph that loops are looked for in: a tape without its dead rows, in which chains of additions are sums, and chains
-of maximum or minimum are one operation each.
+"""The graph that loops are looked for in: a tape without its dead rows, in which a chain of additions is one sum, and a
+chain of maximum or minimum one operation.
 
 What comes in: a `Tape`. What goes out: a `Graph` of rows that are numbered as they were traced. Which rows are alike
 is left to `classes`.
@@ -59,7 +59,7 @@ class Rows:
 class Graph:
     """Operations of any number of operands: those of row i are `operand[start[i]:start[i + 1]]`. A row of operation
     SUM is its bias plus its operands times their coefficients; one of maximum or minimum has one operand or more. Rows
-    that are not `live` are no longer needed."""
+    that are not `live` are no longer needed; `lone` ones are sums that happen to be of one term (see `lone`)."""
 
     op: Integers
     number: Integers
@@ -69,6 +69,7 @@ class Graph:
     operand: Integers
     coefficient: Floats
     bias: Floats
+    lone: Bools
 
     @property
     def count(self) -> Integers:
@@ -86,6 +87,7 @@ class Graph:
             np.concatenate([self.operand, originals]),
             np.concatenate([self.coefficient, np.ones(many)]),
             np.concatenate([self.bias, np.zeros(many)]),
+            np.concatenate([self.lone, np.zeros(many, bool)]),
         )
 
 
@@ -251,7 +253,8 @@ def linked(
     order = order[np.argsort(owner[order], kind="stable")]
     start = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=size))])
     op = np.where(additive, SUM, rows.op)
-    return Graph(op, rows.number, rows.value, live, start, operand[order], coefficient[order], bias)
+    lone = np.zeros(size, bool)
+    return Graph(op, rows.number, rows.value, live, start, operand[order], coefficient[order], bias, lone)
 
 
 def edge_owners(graph: Graph) -> Integers:

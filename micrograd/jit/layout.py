@@ -162,6 +162,11 @@ class Layout:
                     return False
         return True
 
+    def distances(self) -> list[int]:
+        """For each dimension of the instances how far apart, in all, what neighbours along it read is."""
+        dimensions = range(len(self.instances.extents))
+        return [sum(abs(fit.strides[d]) for fit in self.maps.values() if fit) for d in dimensions]
+
     def expression(self, template: Template) -> Expression:
         if isinstance(template, Column):
             return self.access(template.array, template.positions, template.scope, self.maps[id(template)])

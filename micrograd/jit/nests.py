@@ -170,7 +170,7 @@ class Block:
             if op == "sum":
                 body = linear([(float(coefficients[e]), x) for e, x in zip(edges, operands)], float(self.biases[i]))
             elif op in ("maximum", "minimum"):
-                body = reduce(lambda x, y, op=op: Apply(op, (x, y)), operands)  # type: ignore[misc]
+                body = extreme(op, operands)
             else:
                 body = operands[0] if op == "copy" else Apply(op, tuple(operands))
             yield Nest(Domain(), Access(self.names[self.arrays[i]], AffineMap(int(self.positions[i]))), body)
@@ -231,6 +231,11 @@ def linear(terms: Sequence[tuple[float, Expression]], bias: float = 0.0) -> Expr
             total = Apply("sub" if negative else "add", (total, x))
     assert total is not None
     return total
+
+
+def extreme(op: str, operands: Sequence[Expression]) -> Expression:
+    """The maximum or minimum of some expressions."""
+    return reduce(lambda x, y: Apply(op, (x, y)), operands)
 
 
 def reordered(nest: Nest, order: Sequence[int]) -> Nest:

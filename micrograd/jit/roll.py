@@ -20,12 +20,13 @@ The steps, each of a cost linear in the size of the tape:
    into sums of any length, of terms with coefficients.
 2. `classes`: rows of one isomorphism class are the same operation of rows of the same classes. A sum's class is the set
    of its terms' classes, so that the ragged sums at a border stay with the others.
-3. `recurrence`: find steps that each wait for the one before. All of them are then of the same classes, and their nests
+3. `lone`: what stands alone where its like are sums of several terms is a sum, too, of one term.
+4. `recurrence`: find steps that each wait for the one before. All of them are then of the same classes, and their nests
    stand in a time loop.
-4. `classes` again: cut a class by who reads its pieces, and fuse it into the only one that reads it.
-5. `statement`, `boxes`, `layout`: for each class left, find coordinates in which every operand's place is an affine
+5. `classes` again: cut a class by who reads its pieces, and fuse it into the only one that reads it.
+6. `statement`, `boxes`, `layout`: for each class left, find coordinates in which every operand's place is an affine
    map. If there are none, cut the class into pieces; if that does not help, look places up in index tables.
-6. What is small or has no order at all becomes scalar statements.
+7. What is small or has no order at all becomes scalar statements.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ import numpy as np
 
 from micrograd.jit.boxes import Arrangement, IrregularError, affine_fit, arrangement, arrangements, grid, perfect
 from micrograd.jit.classes import UNROLLED, TimeLoop, by_class, by_reader, classify, fuse
-from micrograd.jit.graph import CONSTANT, COPY, INPUT, NAMES, OUTPUT, WEIGHT, decode, flatten
+from micrograd.jit.graph import CONSTANT, COPY, INPUT, NAMES, OUTPUT, WEIGHT, Bools, decode, flatten
 from micrograd.jit.layout import Layout, Terms, even, even_terms, ragged_terms
+from micrograd.jit.lone import with_lone_terms
 from micrograd.jit.nests import Access, AffineMap, Array, Block, Integers, Loop, Nest, Program, dense, reordered
 from micrograd.jit.recurrence import with_time_loops
 from micrograd.jit.statement import UNEVEN, Places, Statement
@@ -58,7 +60,7 @@ class Roller:
 
     def __init__(self, tape: Tape, time_loops: bool = True):
         graph = flatten(decode(tape))
-        classes = classify(graph)
+        graph, classes = with_lone_terms(graph, classify(graph))
         if time_loops:
             graph, classes = with_time_loops(graph, classes)
         by_class(graph, classes.of)
@@ -140,6 +142,10 @@ class Roller:
         layout = self.layout(rows, written, steps)
         if layout is not None:
             return [self.placed(c, rows, self.once(layout) if written is None and not steps else layout, written)]
+        if written is None and not steps:
+            families = self.families(rows)
+            if families:
+                return self.side_by_side(c, rows, families)
         for order in self.orders(rows, steps) if written is None else [written]:
             try:
                 layouts = self.pieces(rows, order, MOST_PIECES, 2, steps)
@@ -150,6 +156,53 @@ class Roller:
                 self.position[rows] = order
             return [piece.nest(piece.destination(self.array[c], place)) for piece, place in layouts]
         return []
+
+    def families(self, rows: Integers) -> list[tuple[Integers, Layout]]:
+        """A few pieces of the rows, by how the terms of their sums follow each other, and their layouts; none if that
+        is no way to tell them apart. A row of one term goes with any of them."""
+        statement = Statement(self.places, rows)
+        if len(statement.scopes) == 1:
+            return []
+        for scope in statement.scopes[1:]:
+            scope.by_place()
+        kind, lone = by_step(statement, len(rows))
+        if not 1 < int(kind.max()) + 1 <= FEW_PIECES + 1:
+            return []
+        found: list[tuple[Integers, Layout | None]] = []
+        rest: list[Integers] = []
+        for k in range(int(kind.max()) + 1):
+            piece = np.flatnonzero(kind == k)
+            if lone[piece[0]]:
+                part = by_break(Statement(self.places, rows[piece]), np.arange(len(piece)), with_terms=True)
+                rest += [piece[part == q] for q in range(int(part.max()) + 1)]
+            else:
+                found.append((piece, self.layout(rows[piece], None)))
+        for piece in rest:
+            for q, (others, _) in enumerate(found):
+                both = np.sort(np.concatenate([others, piece]))
+                if (layout := self.layout(rows[both], None)) is not None:
+                    found[q] = both, layout
+                    break
+            else:
+                found.append((piece, self.layout(rows[piece], None)))
+        if len(found) > FEW_PIECES:
+            return []
+        return [(piece, layout) for piece, layout in found if layout is not None] if all(x for _, x in found) else []
+
+    def side_by_side(self, c: int, rows: Integers, families: list[tuple[Integers, Layout]]) -> list[Nest]:
+        """The nests of pieces of a class, each of which has a part of its array; outermost there is the dimension along
+        which what is read is farthest apart, so that pieces that are read together are laid out alike."""
+        name = self.places.next_name("temporary")
+        nests, size = [], 0
+        for piece, layout in families:
+            extents, apart = layout.instances.extents, layout.distances()
+            order = sorted(range(len(extents)), key=lambda d: -apart[d])
+            place = inside(extents, order, size)
+            self.position[rows[piece]] = place.offset + layout.instances.coordinates @ np.array(place.strides, np.int64)
+            nests.append(reordered(layout.nest(Access(name, place)), order))
+            size += math.prod(extents)
+        self.array[c] = self.places.new_array(size)
+        return nests
 
     def orders(self, rows: Integers, steps: int) -> Iterator[Integers]:
         """Places for the rows in an array without gaps: as an operand of each is placed, or as they were traced."""
@@ -167,8 +220,7 @@ class Roller:
             return layout.nest(layout.destination(self.array[c], written))
         extents = layout.instances.extents
         order = list(range(len(extents))) if layout.in_steps else long_inside(extents)
-        where = dense([extents[d] for d in order])
-        place = AffineMap(0, tuple(where.strides[order.index(d)] for d in range(len(extents))))
+        place = inside(extents, order)
         nest = layout.nest(Access(self.places.next_name("temporary"), place))
         self.array[c] = self.places.new_array(math.prod(extents))
         self.position[rows] = layout.instances.coordinates @ np.array(place.strides, np.int64)
@@ -252,8 +304,11 @@ class Roller:
         if steps:
             candidates = (found.repeated(steps) for found in arrangements(np.concatenate(places, 1)[: n // steps]))
         else:
-            candidates = arrangements(np.concatenate(places, 1))
-            candidates = itertools.chain(candidates, *(stretched(n, *part) for part in partial))
+            plain = np.concatenate(places, 1)
+            candidates = arrangements(plain)
+            candidates = itertools.chain(
+                with_counts(plain, terms, partial), candidates, *(stretched(n, *part) for part in partial)
+            )
         for instances in candidates:
             try:
                 layout = Layout(self.places, statement, instances, terms, written, exact=True, in_steps=steps > 0)
@@ -428,12 +483,32 @@ class Roller:
         )
 
 
+def inside(extents: Sequence[int], order: Sequence[int], offset: int = 0) -> AffineMap:
+    """Where the points of a box are in memory, for an order of its dimensions, from an offset on."""
+    where = dense([extents[d] for d in order])
+    return AffineMap(offset, tuple(where.strides[order.index(d)] for d in range(len(extents))))
+
+
 def long_inside(extents: Sequence[int]) -> list[int]:
     """The order of dimensions in which short ones, as those of a point in space, come first, if there are longer ones:
     what is then side by side in memory are many of the same kind."""
     if max(extents, default=0) < 2 * SHORT:
         return list(range(len(extents)))
     return sorted(range(len(extents)), key=lambda d: extents[d] >= SHORT)
+
+
+def with_counts(
+    places: Integers, terms: list[Terms], partial: list[tuple[Integers, Integers]]
+) -> Iterator[Arrangement]:
+    """Coordinates in which not only these places are affine, but also how many terms each row has, and the places of
+    the first ones."""
+    counts = [part.count for part in terms if part.count is not None]
+    if not counts or any(len(some) < len(places) for some, _ in partial):
+        return
+    count = np.stack(counts, 1)
+    for found in arrangements(np.concatenate([places, *(first for _, first in partial), count], 1)):
+        if found.mask is None and None not in affine_fit(found.coordinates, count):
+            yield found
 
 
 def stretched(n: int, some: Integers, places: Integers) -> Iterator[Arrangement]:
@@ -467,6 +542,24 @@ def by_pattern(statement: Statement, n: int) -> Integers:
         signature[:, s] = total[begin + count] - total[begin]
         signature[:, -1] = signature[:, -1] * np.uint64(1 << 20) + count.astype(np.uint64)
     return in_order_of_appearance(np.unique(signature, axis=0, return_inverse=True)[1].ravel())
+
+
+def by_step(statement: Statement, n: int) -> tuple[Integers, Bools]:
+    """Which instances have the same way from the first of their terms to the second: a number for each, and which have
+    no second one."""
+    columns = []
+    for scope in statement.scopes[1:]:
+        count = np.bincount(scope.owner, minlength=n)
+        places, begin = scope.places(), np.cumsum(count) - count
+        several = count > 1
+        step = np.zeros((n, places.shape[1] + 1), np.int64)
+        step[several, 0] = 1
+        step[several, 1:] = places[begin[several] + 1] - places[begin[several]]
+        columns.append(step)
+    steps = np.concatenate(columns, 1)
+    kind = in_order_of_appearance(np.unique(steps, axis=0, return_inverse=True)[1].ravel())
+    lone: Bools = (steps == 0).all(1)
+    return kind, lone
 
 
 def in_order_of_appearance(numbers: Integers) -> Integers:

@@ -58,7 +58,7 @@ FOUND = {
     "regression": (13, 0, False),
     "convolution": (4, 0, False),
     "convolution2d": (4, 0, False),
-    "convolutions": (9, 8, False),
+    "convolutions": (10, 0, False),
     "stencil": (43, 0, False),
     "nbody": (7, 0, False),
     "lennard_jones": (11, 0, False),

@@ -1,0 +1,240 @@
+"""Lone terms: what stands by itself where its like are summed up, as a sum of one term.
+
+What comes in: a graph and its isomorphism classes. What goes out: a graph in which such rows are sums, too, and its
+classes, of which there are fewer. Python writes no sum where there is one term: of a triangle
+
+    y[0] = a[0][0]*x[0]                           y[i<3] = sum_{r<3 if r <= i} a[i,r]*x[r]
+    y[1] = a[1][0]*x[0] + a[1][1]*x[1]
+    y[2] = a[2][0]*x[0] + a[2][1]*x[1] + a[2][2]*x[2]
+
+the first line is a product, and all that is made of it would be of other classes than what is made of the others.
+
+    >>> from micrograd.jit.classes import classify
+    >>> from micrograd.jit.graph import decode, flatten
+    >>> from micrograd.jit.tape import Tape
+    >>> tape = Tape()
+    >>> for i in range(4):
+    ...     terms = [tape.weight(4 * i + r) * tape.input(r) for r in range(i + 1)]
+    ...     y = sum(terms[1:], terms[0])
+    ...     tape.outputs.append(y.tanh().index)
+    >>> graph = flatten(decode(tape))
+    >>> classes = classify(graph)
+    >>> len(classes.op), len(with_lone_terms(graph, classes)[1].op)
+    (9, 7)
+
+A row is taken for a lone term if most rows of its class are terms of sums, it itself is none, and the class that reads
+it is one that exists if it read such a sum. So are terms that a longer sum has swallowed, for it alone reads their sum.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from micrograd.jit.classes import Classes, classify
+from micrograd.jit.graph import CONSTANT, COPY, INPUT, MUL, POW, REDUCTIONS, SUM, Graph, edge_owners
+from micrograd.jit.nests import Floats, Integers
+
+MOST_PLACES = 3  # where an operation may read lone terms
+
+
+def with_lone_terms(graph: Graph, classes: Classes) -> tuple[Graph, Classes]:
+    """The graph with lone terms as sums of one term, and its classes; both as they are if that makes no fewer."""
+    search = Search(graph, classes)
+    edges = search.lone()
+    if not len(edges):
+        return graph, classes
+    more = search.with_sums(edges)
+    fewer = classify(more)
+    return (more, fewer) if len(fewer.op) < len(classes.op) else (graph, classes)
+
+
+def pure_sums(graph: Graph, classes: Classes) -> dict[int, int]:
+    """For each class the one of the sums whose terms are all of that class, if there is one."""
+    found = {}
+    for c in range(INPUT + 1, len(classes.op)):
+        if classes.op[c] == SUM:
+            row = int(classes.rows(c)[0])
+            terms = graph.operand[graph.start[row] : graph.start[row + 1]]
+            of = classes.of[terms]
+            if len(of) > 1 and of[0] > INPUT and (of == of[0]).all():
+                found[int(of[0])] = c
+    return found
+
+
+class Search:
+    """Classes as sets: which would be one if some of their operands were sums of one term."""
+
+    def __init__(self, graph: Graph, classes: Classes):
+        self.graph, self.classes = graph, classes
+        self.sums = pure_sums(graph, classes)
+
+    def lone(self) -> Integers:
+        """The edges to lone terms, in order."""
+        none = np.zeros(0, np.int64)
+        if not self.sums:
+            return none
+        graph, classes = self.graph, self.classes
+        many = len(classes.op)
+        self.owner = edge_owners(graph)
+        self.owner_class, self.operand_class = classes.of[self.owner], classes.of[graph.operand]
+        is_pure = np.zeros(many, bool)
+        is_pure[list(self.sums.values())] = True
+        summed = np.zeros(len(graph.op), bool)
+        summed[graph.operand[is_pure[self.owner_class]]] = True
+        members = classes.of[graph.live & (graph.op != COPY)]
+        self.rows = np.bincount(members, minlength=many).tolist()
+        self.summed = np.bincount(classes.of[np.flatnonzero(summed)], minlength=many).tolist()
+        if not any(0 < self.summed[c] < self.rows[c] for c in self.sums):
+            return none
+        self.place = self.places()
+        bound = np.unique((self.owner_class * (many + 64) + self.place)[summed[graph.operand]])
+        self.bound = set(bound.tolist())
+        self.same = list(range(many))
+        codes = self.codes()
+        return np.flatnonzero(np.isin(self.owner_class * (many + 64) + self.place, codes)) if codes else none
+
+    def places(self) -> Integers:
+        """For each edge at which place of its owner it is; where the order does not matter, the operand's class and
+        64, beyond all places."""
+        op = self.graph.op[self.owner]
+        any_order = np.isin(op, (MUL, *REDUCTIONS))
+        slot = np.minimum(np.arange(len(self.owner)) - self.graph.start[self.owner], 63)
+        return np.where(any_order, 64 + self.operand_class, slot)
+
+    def find(self, c: int) -> int:
+        """The class that stands for all that are one with c."""
+        while self.same[c] != c:
+            self.same[c] = c = self.same[self.same[c]]
+        return c
+
+    def codes(self) -> list[int]:
+        """Class by class, operands first: which places of which classes read lone terms, as numbers."""
+        many, found = len(self.classes.op), []
+        operands = [self.operands(c) for c in range(many)]
+        table: dict[Any, int] = {}
+        for c in range(INPUT + 1, many):
+            table.setdefault(self.key(c, operands[c]), c)
+        for c in range(INPUT + 1, many):
+            own = operands[c]
+            other = table.setdefault(self.key(c, own), c)
+            open_places = [place for place in dict.fromkeys(p for p, _ in own) if self.is_open(c, place, own)]
+            for chosen in subsets(open_places[:MOST_PLACES]):
+                changed = [(p, self.sums[self.find(d)] if p in chosen else d) for p, d in own]
+                alike = table.get(self.key(c, changed), c)
+                if self.find(alike) != c:
+                    found += [c * (many + 64) + place for place in chosen]
+                    other = alike
+                    break
+            self.unite(c, self.find(other))
+        return found
+
+    def unite(self, c: int, other: int) -> None:
+        if other != c:
+            self.same[c] = other
+            self.rows[other] += self.rows[c]
+            self.summed[other] += self.summed[c]
+
+    def is_open(self, c: int, place: int, operands: list[tuple[int, int]]) -> bool:
+        """Whether at this place of a class there are nothing but rows that may be lone terms."""
+        d = self.find(next(operand for p, operand in operands if p == place))
+        if d not in self.sums or c == self.sums[d] or c * (len(self.classes.op) + 64) + place in self.bound:
+            return False
+        return bool(self.summed[d] >= self.rows[d] - self.summed[d])
+
+    def operands(self, c: int) -> list[tuple[int, int]]:
+        """The places and classes of the operands of a class."""
+        if c <= INPUT:
+            return []
+        row = int(self.classes.rows(c)[0])
+        edges = slice(self.graph.start[row], self.graph.start[row + 1])
+        return list(zip(self.place[edges].tolist(), self.operand_class[edges].tolist()))
+
+    def key(self, c: int, operands: list[tuple[int, int]]) -> Any:
+        """What tells a class from others; equal for those that are one."""
+        op = self.classes.op[c]
+        of = [self.find(d) for _, d in operands]
+        if op in REDUCTIONS:
+            return op, len(of) > 1 or op != SUM, frozenset(of)
+        if op == POW and of[1] == CONSTANT:
+            row = self.classes.rows(c)[0]
+            return op, of[0], float(self.graph.value[self.graph.operand[self.graph.start[row] + 1]])
+        return (op, *(sorted(of) if op == MUL else of))
+
+    def with_sums(self, edges: Integers) -> Graph:
+        """The graph with a sum for each lone term, and one for the terms that a longer sum has swallowed. These edges
+        lead there instead, and the terms have the coefficients that those of their like have."""
+        graph = self.graph
+        owner, operand, own = self.owner[edges], graph.operand[edges], graph.coefficient[edges]
+        alike = np.array([self.classes.rows(self.sums[self.find(c)])[0] for c in self.classes.of[operand].tolist()])
+        usual = graph.coefficient[graph.start[alike]]
+        in_sum = graph.op[owner] == SUM
+        _, of, count = np.unique(owner, return_inverse=True, return_counts=True)
+        several = in_sum & (count[of.ravel()] > 1)
+
+        rows, first, lone = np.unique(operand[~several], return_index=True, return_inverse=True)
+        weight = usual[~several][first]
+        weight[lone[~in_sum[~several]]] = 1.0  # an operation that is no sum has no coefficient to make up for it
+        owners, begin, swallowed = np.unique(owner[several], return_index=True, return_inverse=True)
+        factor = (own[several] / usual[several])[begin]
+        latest = np.zeros(len(owners), np.int64)
+        np.maximum.at(latest, swallowed, operand[several])
+
+        after = np.concatenate([rows, latest]) + 1
+        terms = Edges(
+            np.concatenate([np.arange(len(rows)), len(rows) + swallowed]),
+            np.concatenate([rows, operand[several]]),
+            np.concatenate([weight, own[several] / factor[swallowed]]),
+        )
+        reads = Edges(
+            np.concatenate([edges[~several], edges[several][begin]]),
+            np.concatenate([lone, len(rows) + np.arange(len(owners))]),
+            np.concatenate([own[~several] / weight[lone], factor]),
+        )
+        return inserted(graph, after, terms, edges, reads)
+
+
+class Edges(NamedTuple):
+    """Columns of equal length: an owner, or an edge of its own; what it leads to; with which coefficient."""
+
+    owner: Integers
+    operand: Integers
+    coefficient: Floats
+
+
+def subsets(places: list[int]) -> list[tuple[int, ...]]:
+    """All that can be chosen of them, but nothing; few first."""
+    return [chosen for n in range(1, len(places) + 1) for chosen in itertools.combinations(places, n)]
+
+
+def inserted(graph: Graph, after: Integers, terms: Edges, removed: Integers, reads: Edges) -> Graph:
+    """The graph with a new sum before each of the rows `after`, of these terms. Edges are removed, or lead to one of
+    the sums, as `reads` tells."""
+    order = np.argsort(after, kind="stable")
+    after = after[order]
+    number = np.empty(len(order), np.int64)
+    number[order] = after + np.arange(len(order))
+    moved = np.arange(len(graph.op)) + np.searchsorted(after, np.arange(len(graph.op)), side="right")
+    keep = np.ones(len(graph.operand), bool)
+    keep[removed] = False
+    keep[reads.owner] = True
+    operand, coefficient = moved[graph.operand], graph.coefficient.copy()
+    operand[reads.owner], coefficient[reads.owner] = number[reads.operand], reads.coefficient
+    owner = np.concatenate([moved[edge_owners(graph)[keep]], number[terms.owner]])
+    operand = np.concatenate([operand[keep], moved[terms.operand]])
+    coefficient = np.concatenate([coefficient[keep], terms.coefficient])
+    by_owner = np.argsort(owner, kind="stable")
+    size = len(graph.op) + len(after)
+    return Graph(
+        np.insert(graph.op, after, SUM),
+        np.insert(graph.number, after, 0),
+        np.insert(graph.value, after, 0.0),
+        np.insert(graph.live, after, True),
+        np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=size))]),
+        operand[by_owner],
+        coefficient[by_owner],
+        np.insert(graph.bias, after, 0.0),
+        np.insert(graph.lone, after, True),
+    )
