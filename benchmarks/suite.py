@@ -33,6 +33,7 @@ WORKLOADS = (
     "lotka_volterra",
     "rosenbrock",
     "newton",
+    "microgpt",
     "random_dag",
     "compile_time",
     "many_parameters",

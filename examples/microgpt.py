@@ -12,6 +12,7 @@ no matrices either; a compiler finds those. The names are those of the package `
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import math
 import random
@@ -19,9 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from micrograd import ops
 from micrograd.engine import Value
@@ -192,37 +191,40 @@ def tokens_of(name: str) -> list[int]:
     return [END, *map(LETTERS.index, name), END]
 
 
-def main(
-    compiled: Annotated[bool, typer.Option("--jit", help="Compile the steps, for each length of a name once.")] = False,
-    dtype: Annotated[str, typer.Option(help="Of compiled code: f32 or f64.")] = "f32",
-    steps: Annotated[int, typer.Option(min=1, help="How many names to learn from.")] = 1000,
-    samples: Annotated[int, typer.Option(min=0, help="How many names to make up.")] = 20,
-    temperature: Annotated[float, typer.Option(min=0.01, help="Below 1 for less daring ones.")] = 0.5,
-    seed: Annotated[int, typer.Option(help="Makes the weights and the order of the names.")] = 42,
-    channels: Annotated[int, typer.Option(min=1)] = 16,
-    heads: Annotated[int, typer.Option(min=1)] = 4,
-    layers: Annotated[int, typer.Option(min=1)] = 1,
-) -> None:
-    """Learn from names, and make up new ones."""
-    random.seed(seed)
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Learn from names, and make up new ones.")
+    parser.add_argument("--jit", action="store_true", help="compile the steps, for each length of a name once")
+    parser.add_argument("--dtype", choices=["f32", "f64"], default="f32", help="of compiled code")
+    parser.add_argument("--steps", type=int, default=1000, help="how many names to learn from")
+    parser.add_argument("--samples", type=int, default=20, help="how many names to make up")
+    parser.add_argument("--temperature", type=float, default=0.5, help="below 1 for less daring ones")
+    parser.add_argument("--seed", type=int, default=42, help="makes the weights and the order of the names")
+    for name, size in {"channels": 16, "heads": 4, "layers": 1}.items():
+        parser.add_argument(f"--{name}", type=int, default=size, help=f"{size} unless you say")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parsed(arguments)
+    random.seed(options.seed)
     names = first_names()
-    model = GPT(channels, heads, layers)
-    typer.echo(f"{len(names)} names, {len(model.parameters())} parameters")
-    step, predict = training_step(model, steps), predictor(model, temperature)
-    if compiled:
+    model = GPT(options.channels, options.heads, options.layers)
+    print(f"{len(names)} names, {len(model.parameters())} parameters")
+    step, predict = training_step(model, options.steps), predictor(model, options.temperature)
+    if options.jit:
         from micrograd.jit import jit
 
-        step, predict = jit(step, dtype), jit(predict, dtype)
+        step, predict = jit(step, options.dtype), jit(predict, options.dtype)
 
     mean, begin = math.log(END + 1), time.perf_counter()
-    for k in range(steps):
+    for k in range(options.steps):
         loss = float(step(tokens_of(names[k % len(names)])))
         mean += 0.02 * (loss - mean)
-        if (k + 1) % max(1, steps // 10) == 0:
-            typer.echo(f"step {k + 1:6}: loss {mean:.3f}, {time.perf_counter() - begin:.2f} s")
-    for _ in range(samples):
-        typer.echo(sample(predict))
+        if (k + 1) % max(1, options.steps // 10) == 0:
+            print(f"step {k + 1:6}: loss {mean:.3f}, {time.perf_counter() - begin:.2f} s")
+    for _ in range(options.samples):
+        print(sample(predict))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()
