@@ -34,10 +34,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from micrograd.jit.classes import Classes, classify
-from micrograd.jit.graph import CONSTANT, COPY, INPUT, MUL, POW, REDUCTIONS, SUM, Graph, edge_owners
+from micrograd.jit.graph import CONSTANT, COPY, INPUT, MUL, POW, REDUCTIONS, SUM, Graph, edge_owners, edges_of
 from micrograd.jit.nests import Floats, Integers
 
 MOST_PLACES = 3  # where an operation may read lone terms
+FEWEST = 4  # rows that a class has to have on average: there are no loops else
 
 
 def with_lone_terms(graph: Graph, classes: Classes) -> tuple[Graph, Classes]:
@@ -53,15 +54,18 @@ def with_lone_terms(graph: Graph, classes: Classes) -> tuple[Graph, Classes]:
 
 def pure_sums(graph: Graph, classes: Classes) -> dict[int, int]:
     """For each class the one of the sums whose terms are all of that class, if there is one."""
-    found = {}
-    for c in range(INPUT + 1, len(classes.op)):
-        if classes.op[c] == SUM:
-            row = int(classes.rows(c)[0])
-            terms = graph.operand[graph.start[row] : graph.start[row + 1]]
-            of = classes.of[terms]
-            if len(of) > 1 and of[0] > INPUT and (of == of[0]).all():
-                found[int(of[0])] = c
-    return found
+    sums = np.flatnonzero(np.array(classes.op) == SUM)
+    rows = classes.members[classes.start[sums]]
+    several = graph.count[rows] > 1
+    sums, rows = sums[several], rows[several]
+    if not len(sums):
+        return {}
+    edges, owner = edges_of(graph, rows)
+    of = classes.of[graph.operand[edges]]
+    begin = np.searchsorted(owner, np.arange(len(rows)))
+    least, most = np.minimum.reduceat(of, begin), np.maximum.reduceat(of, begin)
+    pure = (least == most) & (least > INPUT)
+    return dict(zip(least[pure].tolist(), sums[pure].tolist()))
 
 
 class Search:
@@ -74,7 +78,7 @@ class Search:
     def lone(self) -> Integers:
         """The edges to lone terms, in order."""
         none = np.zeros(0, np.int64)
-        if not self.sums:
+        if not self.sums or FEWEST * len(self.classes.op) > len(self.classes.members):
             return none
         graph, classes = self.graph, self.classes
         many = len(classes.op)

@@ -52,6 +52,7 @@ ROWS_PER_NEST = 300  # finding a nest costs as much as about so many rows, so th
 FREE_NESTS = 64  # but so many in any case
 SHORT = 5  # a dimension of fewer points is not one to lay out along
 FEW_PIECES = 4  # by breaks in the terms of its sums
+FEW_KINDS = 3  # of ways from term to term
 MOST_PIECES = 32  # a class that falls into more pieces is gathered
 
 
@@ -166,7 +167,7 @@ class Roller:
         for scope in statement.scopes[1:]:
             scope.by_place()
         kind, lone = by_step(statement, len(rows))
-        if not 1 < int(kind.max()) + 1 <= FEW_PIECES + 1:
+        if not 1 < int(kind.max()) + 1 <= FEW_KINDS:
             return []
         found: list[tuple[Integers, Layout | None]] = []
         rest: list[Integers] = []
