@@ -13,6 +13,7 @@ in a box, a mask of that box if it is not full, and the maps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -94,13 +95,16 @@ def runs(places: Integers, breaks: Integers) -> tuple[tuple[int, ...], Integers,
     extents = (*outer, int(length.max()))
     corner = grid(outer)
     coordinates = np.concatenate([corner[run], inside[:, None]], 1)
-    (fit,) = affine_fit(corner, length[:, None])
-    if fit is None:
+    units = [
+        math.prod(outer[d + 1 :]) for d in range(len(outer))
+    ]  # the numbers of the runs at the ends of unit vectors
+    slopes = length[units] - length[0]
+    if (length[0] + corner @ slopes != length).any():
         mask: Bools = np.arange(extents[-1]) < length[:, None]
         return extents, coordinates, mask.reshape(extents)
-    if fit.strides == (-1,):  # as the upper triangle it is: the second coordinate no longer counts from the diagonal
+    if slopes.tolist() == [-1]:  # as the upper triangle it is: the second coordinate no longer counts from the diagonal
         return (extents[0], int((run + inside).max()) + 1), np.stack([run, run + inside], 1), AffineMap(0, (-1, 1))
-    return extents, coordinates, AffineMap(fit.offset - 1, (*fit.strides, -1))
+    return extents, coordinates, AffineMap(int(length[0]) - 1, (*slopes.tolist(), -1))
 
 
 def grid(extents: Sequence[int]) -> Integers:
