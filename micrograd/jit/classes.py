@@ -27,6 +27,7 @@ from micrograd.jit.graph import (
     edge_owners,
 )
 from micrograd.jit.nests import Integers
+from micrograd.jit.tape import ABSENT
 
 UNROLLED = 3  # at most so many terms of a class are written one by one; more are a reduction
 PLACES = 4  # more than an operation has operands
@@ -38,7 +39,8 @@ DEEPEST = 32  # at most so many operations, one inside the other, are fused into
 
 @dataclass
 class Classes:
-    """The isomorphism class of each row; the rows of class c are `members[start[c]:start[c + 1]]`, in trace order."""
+    """The isomorphism class of each row; the rows of class c are `members[start[c]:start[c + 1]]`, in an order that
+    is the same for classes that are alike: see `in_place`."""
 
     of: Integers
     op: list[int]
@@ -111,9 +113,17 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classe
         of[i] = c
     classes = np.array(of, np.int64)
     live = np.flatnonzero(graph.live & (graph.op != COPY))
-    members = live[np.argsort(classes[live], kind="stable")]
+    members = in_place(graph, classes, live)
     starts = np.searchsorted(classes[members], np.arange(len(class_op) + 1))
     return Classes(classes, class_op, members, starts)
+
+
+def in_place(graph: Graph, classes: Integers, rows: Integers) -> Integers:
+    """Rows class by class: as they were traced, but gradients in the order of the values that they belong to, for the
+    order in which they become complete is one that nobody chose."""
+    belongs = graph.belongs[rows]
+    known = np.bincount(classes[rows], belongs != ABSENT) == np.bincount(classes[rows])
+    return rows[np.lexsort([np.where(known[classes[rows]], belongs, rows), classes[rows]])]
 
 
 def by_reader(graph: Graph, classes: Classes) -> Classes:

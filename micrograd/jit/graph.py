@@ -53,6 +53,7 @@ class Rows:
     c: Integers
     number: Integers
     value: Floats  # of constants
+    belongs: Integers  # of the gradient of a value, the row of the tape that this has; ABSENT where that is not known
 
 
 @dataclass
@@ -70,6 +71,7 @@ class Graph:
     coefficient: Floats
     bias: Floats
     lone: Bools
+    belongs: Integers
 
     @property
     def count(self) -> Integers:
@@ -88,6 +90,7 @@ class Graph:
             np.concatenate([self.coefficient, np.ones(many)]),
             np.concatenate([self.bias, np.zeros(many)]),
             np.concatenate([self.lone, np.zeros(many, bool)]),
+            np.concatenate([self.belongs, np.full(many, ABSENT)]),
         )
 
 
@@ -100,7 +103,8 @@ def decode(tape: Tape) -> Rows:
     keep = reachable(a.tolist(), b.tolist(), c.tolist(), len(tape.ops), size)
     new = np.full(size + 1, len(keep))
     new[keep] = np.arange(len(keep))
-    return Rows(rows.op[keep], new[a[keep]], new[b[keep]], new[c[keep]], rows.number[keep], rows.value[keep])
+    operands = (new[a[keep]], new[b[keep]], new[c[keep]])
+    return Rows(rows.op[keep], *operands, rows.number[keep], rows.value[keep], rows.belongs[keep])
 
 
 def columns(tape: Tape) -> Rows:
@@ -121,7 +125,11 @@ def columns(tape: Tape) -> Rows:
     value = np.zeros(size + 1)
     constants = np.flatnonzero(op == CONSTANT)
     value[constants] = np.array(tape.constants)[number[constants]]
-    return Rows(op, a, b, c, number, value)
+    belongs = np.full(size + 1, ABSENT)
+    if tape.gradients:
+        gradients = np.array(tape.gradients, np.int64)
+        belongs[gradients[:, 0]] = gradients[:, 1]
+    return Rows(op, a, b, c, number, value, belongs)
 
 
 def copied(rows: Rows) -> Integers:
@@ -254,7 +262,8 @@ def linked(
     start = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=size))])
     op = np.where(additive, SUM, rows.op)
     lone = np.zeros(size, bool)
-    return Graph(op, rows.number, rows.value, live, start, operand[order], coefficient[order], bias, lone)
+    links = start, operand[order], coefficient[order], bias
+    return Graph(op, rows.number, rows.value, live, *links, lone, rows.belongs)
 
 
 def edge_owners(graph: Graph) -> Integers:

@@ -197,6 +197,7 @@ class Cutter:
             else:
                 new[i] = tape.row(code, *[new[j] for j in self.operands[i]])
         tape.outputs = [new[i] for i in outputs]
+        tape.gradients = [(new[i], new[of]) for i, of in self.tape.gradients if i in new and of in new]
         tape.close()
         return phase
 

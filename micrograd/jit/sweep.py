@@ -60,6 +60,7 @@ def rule(pullback: Callable[..., Any], wanted: tuple[bool, ...]) -> Rule:
 def backward_method(tape: Tape, outside: Outside, kind: Any) -> Callable[[Any], None]:
     """What does the work of `Value.backward` for the Values of a trace, which are of this class."""
     codes, first, second, index_of = tape.codes, tape.first, tape.second, tape.index_of
+    note = tape.gradients.append
     data_rows, grad_rows = outside.rows["data"], outside.rows["grad"]
     classes, data = frozenset(patched_classes), SLOTS["data"].__get__
     by_heart = all(PULLBACKS.get(op) is pullback for op, pullback in BY_HEART.items())
@@ -150,12 +151,14 @@ def backward_method(tape: Tape, outside: Outside, kind: Any) -> Callable[[Any], 
                         x._slope = d
                         continue
                     x._slope = len(codes)
+                    note((len(codes), x._row))
                 else:
                     slope = grad_rows.get(x) if type(x) is Value else None
                     if slope is None:
                         add_gradient(x, d)
                         continue
                     grad_rows[x] = len(codes)
+                    note((len(codes), data_rows.get(x, ABSENT)))
                 codes.append(ADD)
                 first.append(slope)
                 second.append(d)
@@ -163,9 +166,14 @@ def backward_method(tape: Tape, outside: Outside, kind: Any) -> Callable[[Any], 
     def add_gradient(x: Any, i: int) -> None:
         """Add row i to the gradient of an operand."""
         if type(x) is kind:
-            x._slope = tape.row(ADD, x._slope, i) if x._slope >= 0 else i
+            if x._slope >= 0:
+                note((len(codes), x._row))
+                i = tape.row(ADD, x._slope, i)
+            x._slope = i
         elif type(x) in classes and type(data(x)) is not Symbol:
-            outside.set(x, "grad", tape.row(ADD, outside.row(x, "grad"), i))
+            i = tape.row(ADD, outside.row(x, "grad"), i)
+            note((i, data_rows.get(x, ABSENT)))
+            outside.set(x, "grad", i)
         elif type(x) is not int:
             x.grad += Symbol(tape, i)
 

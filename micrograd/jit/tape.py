@@ -90,6 +90,7 @@ class Tape:
         self.outputs: list[int] = []
         self.batch: Batch | None = None  # what its trace knows of rows, if it runs a vmap
         self.checks: dict[tuple[int, int], str] = {}  # rows that must be indices of so many things; whose lines say so
+        self.gradients: list[tuple[int, int]] = []  # rows that add to the gradient of a Value, and the row of its data
         self.closed = False  # once its trace is over
         self.refusal: TraceError | None = None  # the first one, which the traced code may have caught
         self._leaves: dict[tuple[int, int], int] = {}  # the rows of inputs and weights

@@ -3,8 +3,8 @@
 import random
 
 from micrograd import ops
-from micrograd.engine import Value
-from micrograd.jit.tape import Tape
+from micrograd.engine import Value, topological
+from micrograd.jit.tape import CODE, Symbol, Tape
 
 EVALUATE = {
     **{name: getattr(ops, name) for name in (*ops.OF_ONE, "maximum", "minimum", "where")},
@@ -74,6 +74,15 @@ class Program:
                 self.tape.outputs.append(self.tape.index_of(r.data if isinstance(r, Value) else r))
         return self.tape
 
+    def differentiate(self, result):
+        """`backward()`, with the notes that the sweep of a trace makes."""
+        order = topological(result)
+        result.backward()
+        tape = self.tape
+        for v in [*reversed(order), *(leaf for y in order for leaf in y._prev if not leaf._prev)]:
+            if isinstance(v.grad, Symbol) and tape.codes[v.grad.index] == CODE["add"] and isinstance(v.data, Symbol):
+                tape.gradients.append((v.grad.index, v.data.index))
+
 
 def flat(nested):
     return [v for part in nested for v in flat(part)] if isinstance(nested, list) else [nested]
@@ -107,7 +116,7 @@ def mlp(p, nin, nouts, activation=ops.relu):
 
 
 def sgd(p, loss, parameters, lr):
-    loss.backward()
+    p.differentiate(loss)
     return p.give(loss, [v.data - lr.data * v.grad for v in parameters])
 
 
@@ -199,7 +208,7 @@ def stencil(n=16, steps=2):
             new.append(row)
         u = new
     loss = sum(v * v for v in flat(u))
-    loss.backward()
+    p.differentiate(loss)
     return p.give(loss, k.grad, [v.grad for v in flat(start)])
 
 
@@ -215,7 +224,7 @@ def nbody(n=32):
                 dx = x[i][d] - x[j][d]
                 r2 = r2 + dx * dx
             energy = energy + -(m[i] * m[j]) * (r2 + 0.01) ** -0.5
-    energy.backward()
+    p.differentiate(energy)
     return p.give(energy, [v.grad for v in flat(x)])
 
 
@@ -228,7 +237,7 @@ def lennard_jones(n=16):
             r2 = sum((a - b) ** 2 for a, b in zip(x[i], x[j]))
             inverse = 1 / (r2 * r2 * r2)
             energy = energy + 4 * (inverse * inverse - inverse)
-    energy.backward()
+    p.differentiate(energy)
     return p.give(energy, [v.grad for v in flat(x)])
 
 
@@ -290,7 +299,7 @@ def lotka(steps=40):
         x = x + h / 6 * (k1[0] + 2 * k2[0] + 2 * k3[0] + k4[0])
         y = y + h / 6 * (k1[1] + 2 * k2[1] + 2 * k3[1] + k4[1])
     loss = x * x + y * y
-    loss.backward()
+    p.differentiate(loss)
     return p.give(loss, [v.grad for v in rates])
 
 
@@ -350,7 +359,7 @@ def descent(steps=6, rows=10, nin=3, hidden=4):
         for x, target in zip(X, y):
             h = [sum((a * b for a, b in zip(row, x)), row[-1]).tanh() for row in u]
             loss = loss + (sum((a * b for a, b in zip(o, h)), o[-1]) - target) ** 2
-        loss.backward()
+        p.differentiate(loss)
         losses.append(loss)
         parameters = [Value(a.data - lr.data * a.grad) for a in parameters]
     return p.give(losses, parameters)
@@ -384,7 +393,7 @@ def attention(length=6, width=4):
         total = sum(scores)
         out = [sum(s * V[j][d] for j, s in enumerate(scores)) / total for d in range(width)]
         loss = loss + sum(o * o for o in out)
-    loss.backward()
+    p.differentiate(loss)
     return p.give(loss, [w.grad for w in flat([q, k, v])])
 
 
@@ -400,7 +409,7 @@ def batch_norm(rows=12, width=5):
         for x in X
     ]
     loss = sum(ops.relu(v) ** 2 for v in flat(out))
-    loss.backward()
+    p.differentiate(loss)
     return p.give(loss, [v.grad for v in [*scale, *shift, *flat(X)]])
 
 
@@ -412,7 +421,7 @@ def adam(rows=10, nin=4, nouts=(6, 1)):
     many = len(model.parameters)
     m, v = p.x(many), p.x(many)
     loss = sum((model(x)[0] - target) ** 2 for x, target in zip(X, y)) * (1.0 / rows)
-    loss.backward()
+    p.differentiate(loss)
     out = []
     for i, w in enumerate(model.parameters):
         first = 0.9 * m[i].data + 0.1 * w.grad
@@ -444,7 +453,7 @@ def horner(n=30):
     y = Value(0)
     for c in coefficients:
         y = y * x + c
-    y.backward()
+    p.differentiate(y)
     return p.give(y, x.grad)
 
 

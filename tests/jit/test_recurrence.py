@@ -5,6 +5,7 @@ import programs
 import pytest
 
 from micrograd import ops
+from micrograd.engine import Value
 from micrograd.jit.classes import classify
 from micrograd.jit.graph import decode, flatten
 from micrograd.jit.nests import Loop, interpret
@@ -137,3 +138,33 @@ def test_few_steps_with_wide_vectors_are_no_loop():
     """A network with layers of one width; one row of it is narrow, and a loop."""
     assert loops(programs.dense(rows=16, nin=16, nouts=(16,) * 8)) == []
     assert [loop.extent for loop in loops(programs.dense(rows=1, nin=8, nouts=(8,) * 8))] == [7]
+
+
+def plate(n, steps, after):
+    """So many steps by a function of four neighbours, 0 outside, and a point; and the gradient by the first state."""
+    p = programs.Program()
+    u = first = p.x(n, n)
+    for _ in range(steps):
+
+        def at(i, j, u=u):
+            return u[i][j] if 0 <= i < n and 0 <= j < n else Value(0.0)
+
+        u = [
+            [after([at(i - 1, j), at(i + 1, j), at(i, j - 1), at(i, j + 1)], u[i][j]) for j in range(n)]
+            for i in range(n)
+        ]
+    loss = sum(v * v for v in programs.flat(u))
+    p.differentiate(loss)
+    return p.give(loss, [v.grad for v in programs.flat(first)])
+
+
+@pytest.mark.parametrize("weight", [0.0, -4.0])
+def test_gradients_are_in_the_order_of_the_values_that_they_belong_to(weight):
+    """In the order in which they become complete there would be no loop, and index tables."""
+    tape = plate(6, 10, lambda near, own: 0.2 * (sum(near) + weight * own) + (own if weight else 0.0))
+    program = roll(tape)
+    forward, backward = (loop.extent for loop in program.items if isinstance(loop, Loop))
+    assert forward >= 9 and backward >= 8
+    assert not [array for array in program.arrays.values() if array.kind == "indices"]
+    x = np.random.default_rng(0).normal(size=36).tolist()
+    np.testing.assert_allclose(interpret(program, x, []), programs.outputs_of(tape, x, []), rtol=1e-9)
