@@ -36,6 +36,7 @@ import numpy as np
 from micrograd.jit.classes import Classes, classify
 from micrograd.jit.graph import CONSTANT, COPY, INPUT, MUL, POW, REDUCTIONS, SUM, Graph, edge_owners, edges_of
 from micrograd.jit.nests import Floats, Integers
+from micrograd.jit.tape import ABSENT
 
 MOST_PLACES = 3  # where an operation may read lone terms
 FEWEST = 4  # rows that a class has to have on average: there are no loops else
@@ -241,4 +242,5 @@ def inserted(graph: Graph, after: Integers, terms: Edges, removed: Integers, rea
         coefficient[by_owner],
         np.insert(graph.bias, after, 0.0),
         np.insert(graph.lone, after, True),
+        np.insert(graph.belongs, after, ABSENT),
     )
