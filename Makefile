@@ -41,7 +41,7 @@ notebooks: .venv/.test  ## run the notebooks and write their outputs into them
 
 bench: bench-peers bench-eager bench-calls bench-import  ## run every benchmark
 
-bench-peers: .venv/bench/.installed .venv/karpathy  ## every workload beside JAX, PyTorch, CasADi...: benchmarks/RESULTS.md
+bench-peers: .venv/bench/.installed .venv/karpathy  ## every workload beside JAX, PyTorch, CasADi...: benchmarks/RESULTS.md, *.svg
 	.venv/bench/bin/python benchmarks/suite.py $(BENCH)
 
 bench-eager: .venv/karpathy  ## how many times as fast as Karpathy's micrograd 0.1.0, in one run

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.metadata
+import json
 import math
 import os
 import platform
@@ -129,8 +131,35 @@ def notes(report: Report) -> list[str]:
     ]
 
 
-def markdown(machine: list[str], reports: dict[str, Report], seconds: float) -> str:
+def record(path: Path, machine: list[str], reports: dict[str, Report]) -> None:
+    """Everything that was measured, as JSON."""
+    measured = {
+        name: {
+            "seconds": report.seconds,
+            "lines": [
+                {"case": case, "who": who, **dataclasses.asdict(line)} for (case, who), line in report.lines.items()
+            ],
+        }
+        for name, report in reports.items()
+    }
+    path.write_text(json.dumps({"machine": machine, "workloads": measured}, indent=1) + "\n", encoding="utf-8")
+
+
+def recorded(path: Path, machine: list[str]) -> dict[str, Report]:
+    """What was measured before on the same machine with the same packages; nothing if that is not known."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"machine": []}
+    if known["machine"][:2] != machine[:2]:
+        return {}
+    reports = {}
+    for name, told in known["workloads"].items():
+        lines = {(line.pop("case"), line.pop("who")): Line(**line) for line in told["lines"]}
+        reports[name] = Report(lines, told["seconds"])
+    return reports
+
+
+def markdown(machine: list[str], reports: dict[str, Report]) -> str:
     """RESULTS.md."""
+    seconds = sum(report.seconds for report in reports.values())
     workloads = {name: import_module(f"workloads.{name}").WORKLOAD for name in reports}
     goals = [
         (workloads[name].title, goal.text, reached(goal, report), "yes" if goal.met(report) else "**no**")

@@ -2,6 +2,7 @@
 
     python benchmarks/suite.py                        all of it, RESULTS.md and drawings: `make bench` does this
     python benchmarks/suite.py --only moons --quick   one workload, roughly
+    python benchmarks/suite.py --only moons --write benchmarks/RESULTS.md    one anew, the others as they were
 
 The exit code is 1 if anything failed or disagreed; a goal that is not met is no failure, and says so in the table.
 """
@@ -52,7 +53,8 @@ def main() -> int:
     parser.add_argument(
         "--write",
         type=Path,
-        help="a Markdown file for the results, drawings beside it; benchmarks/RESULTS.md for a full run",
+        help="a Markdown file for the results; beside it come the drawings, and the same as JSON, from which workloads "
+        "that do not run now are taken; benchmarks/RESULTS.md for a full run",
     )
     options = parser.parse_args()
     one_thread()
@@ -64,25 +66,29 @@ def main() -> int:
 
     machine = results.machine()
     results.console.print(*machine, sep="\n")
-    reports: dict[str, Report] = {}
-    started = time.perf_counter()
+    whole = options.only == WORKLOADS
+    target = options.write or (RESULTS if whole and not options.quick else None)
+    reports = {} if whole or not target else results.recorded(target.with_suffix(".json"), machine)
     for name in options.only:
         reports[name] = attempt(name, QUICK if options.quick else Effort())
         results.show(import_module(f"workloads.{name}").WORKLOAD, reports[name])
-    complete = not options.quick and options.only == WORKLOADS
-    target = options.write or (RESULTS if complete else None)
-    if target:
-        target.write_text(results.markdown(machine, reports, time.perf_counter() - started), encoding="utf-8")
-        charts.draw(reports, target.parent)
-    return int(any(line.error for report in reports.values() for line in report.lines.values()))
+        if target:
+            reports = {name: reports[name] for name in WORKLOADS if name in reports}
+            target.write_text(results.markdown(machine, reports), encoding="utf-8")
+            results.record(target.with_suffix(".json"), machine, reports)
+            charts.draw(reports, target.parent)
+    return int(any(line.error for name in options.only for line in reports[name].lines.values()))
 
 
 def attempt(name: str, effort: Effort) -> Report:
     """The report of a workload, whatever happens to it."""
+    start = time.perf_counter()
     try:
-        return run(name, effort)
+        report = run(name, effort)
     except Exception as error:
-        return Report({("", name): Line(error=f"{type(error).__name__}: {error}")})
+        report = Report({("", name): Line(error=f"{type(error).__name__}: {error}")})
+    report.seconds = time.perf_counter() - start
+    return report
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ class Report:
     """What came out of a workload."""
 
     lines: dict[tuple[str, str], Line] = field(default_factory=dict)  # by case and contender
+    seconds: float = 0.0  # that it took
 
     def best(self, who: str, case: str = "") -> float:
         return self.lines.get((case, who), Line()).best
@@ -117,7 +118,8 @@ def faster(times: float, than: str | tuple[str, ...], who: str = OURS, case: str
         seconds = [s for s in (report.best(peer, case) for peer in peers) if not math.isnan(s)]
         return min(seconds, default=math.nan) / report.best(who, case)
 
-    text = f"{about(who, case)}at least {times:g} times as fast as {', '.join(peers)}"
+    than = peers[0] if len(peers) == 1 else f"the best of {'; '.join(peers)}"
+    text = f"{about(who, case)}at least {'' if times == 1 else f'{times:g} times '}as fast as {than}"
     return Goal(text, measure, "x", at_least=times)
 
 
