@@ -146,5 +146,5 @@ def compile_time(lines: dict[str, list[tuple[float, float]]]) -> Any:
     axes.set_axisbelow(True)
     axes.set_xlabel("nodes")
     axes.set_ylabel("seconds to compile and to the first answer")
-    axes.legend(frameon=False, fontsize=TEXT_SIZE)
+    axes.legend(frameon=False, fontsize=TEXT_SIZE, loc="lower right")
     return figure
