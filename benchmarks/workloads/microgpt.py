@@ -3,6 +3,7 @@
 import random
 import sys
 
+from peers import synchronous
 from timing import OURS, ROOT, Timed, Workload, compiled_within, first, within
 
 CHANNELS, HEADS, CONTEXT, VOCABULARY = 16, 4, 16, 27
@@ -251,13 +252,6 @@ def jax():
     return Timed("step(tokens, targets)", names, answer, compiled=seconds)
 
 
-def jax_synchronous():
-    from peers import jax_synchronous
-
-    jax_synchronous()
-    return jax()
-
-
 WORKLOAD = Workload(
     title="Training step of a GPT on a name of 8 tokens, 16 channels, 4 heads, 1 layer, Adam (f32)",
     contenders={
@@ -265,7 +259,7 @@ WORKLOAD = Workload(
         "numpy, derived by hand": numpy,
         "PyTorch": torch,
         "JAX": jax,
-        "JAX, synchronous": jax_synchronous,
+        "JAX, synchronous": synchronous(jax),
     },
     goals=(within(15e-6), compiled_within(2.0)),
     tolerance=1e-3,
