@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from expressions import run, tame_cases
+from expressions import ARITY, run, tame_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +15,7 @@ from micrograd.jit import CompiledFunction, TraceError, jit
 from micrograd.nn import MLP
 
 inf, nan = math.inf, math.nan
+SMOOTH = tuple(set(ARITY) - {"relu", "abs", "maximum", "minimum", "where"})
 
 
 def f64(f, **options):
@@ -181,6 +182,38 @@ def test_in_rows_derivatives_are_those_of_each(name):
     compiled = f64(lambda X: f(X))
     for x in (X, X[:3] * 7):
         assert np.allclose(compiled(x), np.array(f(x), dtype=float), rtol=1e-12), name
+
+
+def by_the_row(f, X, others):
+    return vmap(grad(grad(f)), in_axes=(0, *[None] * len(others)))(X, *others)
+
+
+def by_all_others(f, X, others):
+    return vmap(lambda x: grad(lambda o: f(x, *o) ** 2)(others))(X)
+
+
+def of_the_mean(f, X, others):
+    mean = lambda others, X: ops.mean(vmap(lambda x: f(x, *others) * grad(f)(x, *others))(X))  # noqa: E731
+    return grad(mean, argnums=(0, 1))(others, X)
+
+
+@settings(max_examples=12)
+@given(tame_cases(max_steps=6, operations=SMOOTH), st.sampled_from([by_the_row, by_all_others, of_the_mean]))
+def test_programs_have_the_same_derivatives_in_rows(case, derivatives):
+    program, (x, *others) = case
+    X, others = [x, x + 1e-3, x - 1e-3, x + 2e-3], others or [1.0]
+
+    def f(x, *others):
+        return run(program, [x, *others][: program.leaves]) * others[0]
+
+    expected = np.array(numbers(derivatives(f, X, others)))
+    compiled = f64(lambda X, others: derivatives(f, X, others))
+    assert np.allclose(numbers(compiled(X, others)), expected, rtol=1e-8, atol=1e-8 * max([1.0, *abs(expected)]))
+
+
+def numbers(x):
+    """All numbers in lists, tuples and arrays."""
+    return [y for part in x for y in numbers(part)] if isinstance(x, (list, tuple, np.ndarray)) else [float(x)]
 
 
 def mean_of_rows(w, X):
