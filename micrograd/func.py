@@ -50,8 +50,9 @@ tracing_vmap: Callable[[Function, Any, int, tuple[Any, ...]], Any] | None = None
 def grad(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Function:
     """A function of the arguments of `f`: the gradient of the number that `f` returns, by one of them.
 
-    It has the structure of that argument: a number, or a list, tuple, dict or array of gradients. Of a compiled
-    function it is compiled.
+    It has the structure of that argument: a number, or a list, tuple, dict or array of gradients. They are Values where
+    the function uses one from outside, and always within a function that is being compiled: `data` is the number. Of a
+    compiled function the gradient is compiled.
 
     argnums: which positional argument, from 0; of several, in a tuple, the gradients come in a tuple.
     has_aux: `f` returns a pair, the number and something else, and the result is a pair: the gradient, and that.
@@ -98,7 +99,7 @@ def value_and_grad(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: boo
             graph = Graph([y, *numbers_of(aux)], point.numbers)
             gradients = graph.pull([(y, 1.0)])
         value = finished(y, graph)
-        return (value, finished(aux, graph)) if has_aux else value, finished(point.like(gradients), graph)
+        return (value, handed_on(aux, graph)) if has_aux else value, finished(point.like(gradients), graph)
 
     return named("value_and_grad", f, value_and_gradient)
 
@@ -158,7 +159,8 @@ def hessian(f: Function, argnums: int | tuple[int, ...] = 0) -> Function:
 def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
     """What `f` returns for the arguments `primals`, and how fast that changes as they change as fast as `tangents`.
 
-    Both of a structure; the tangents have that of the primals. ValueError if they have not.
+    Both of a structure; the tangents have that of the primals. ValueError if they have not. A compiled `f` is run as
+    Python: compile what calls jvp.
 
         >>> jvp(lambda x, y: [x * y, x], (2.0, 3.0), (1.0, 10.0))
         ([6.0, 2.0], [23.0, 1.0])
@@ -182,6 +184,7 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
     """What `f` returns for the arguments `primals`, and a function that takes gradients back through it.
 
     That takes one argument of the structure of what `f` returned, and gives the gradients of all arguments in a tuple.
+    A compiled `f` is run as Python: compile what calls vjp.
 
         >>> y, pullback = vjp(lambda x, y: [x * y, x], 2.0, 3.0)
         >>> y, pullback([1.0, 10.0])
@@ -276,11 +279,11 @@ def results_of(f: Function, result: Any) -> list[Any]:
 
 
 def matching(name: str, x: Any, other: Any) -> list[Any]:
-    """The numbers in `other`, which must be of the structure of `x`."""
-    theirs = list(leaves(other))
-    if [path for path, _ in leaves(x)] != [path for path, _ in theirs] or not all(is_number(y) for _, y in theirs):
+    """The numbers in `other`, which must be of the structure of `x`, in the order of `x`."""
+    paths, theirs = [path for path, _ in leaves(x)], dict(leaves(other))
+    if set(paths) != set(theirs) or not all(map(is_number, theirs.values())):
         raise ValueError(f"{name} must be numbers in the structure of {x!r:.60}, got {other!r:.60}")
-    return [y for _, y in theirs]
+    return [theirs[path] for path in paths]
 
 
 class NoNumberError(TypeError):
@@ -367,6 +370,17 @@ def finished(x: Any, graph: Graph) -> Any:
         return plain(ops.number(y)) if not graph.outside else shared if y.__class__ is float and y == 0 else constant(y)
 
     return rebuilt(x, iter([leaf(y) for _, y in leaves(x)]))
+
+
+def handed_on(x: Any, graph: Graph) -> Any:
+    """Something else that the function returned, with its Values as they go out."""
+    if isinstance(x, Value) or is_array(x) and numbers_of(x):
+        return finished(x, graph)
+    if isinstance(x, dict):
+        return {key: handed_on(item, graph) for key, item in x.items()}
+    if isinstance(x, tuple):
+        return like(x, [handed_on(item, graph) for item in x])
+    return [handed_on(item, graph) for item in x] if isinstance(x, list) else x
 
 
 def plain(x: Data) -> Data:

@@ -167,6 +167,12 @@ def test_aux_is_handed_on():
     aux = {"twice": [6.0], "name": "x", "nothing": None}
     assert grad(f, has_aux=True)(3.0) == (6.0, aux)
     assert value_and_grad(f, has_aux=True)(3.0) == ((9.0, aux), 6.0)
+    array, thing = np.array([1, 2]), object()
+    _, handed = grad(lambda x: (x, (array, 3, thing, np.array([x, 2 * x]))), has_aux=True)(1.0)
+    assert handed[0] is array
+    assert type(handed[1]) is int
+    assert handed[2] is thing
+    assert handed[3].tolist() == [1.0, 2.0]
 
 
 def test_what_does_not_depend_on_the_argument_has_derivative_0():
@@ -438,6 +444,12 @@ def test_products_are_part_of_the_graph():
     assert (x.grad, g.grad) == (36.0, 12.0)
     assert grad(lambda s: vjp(lambda x: x**3, 2.0)[1](s)[0])(5.0) == 12.0
     assert grad(lambda s: jvp(lambda x: x**3, (s,), (1.0,))[1])(2.0) == 12.0
+
+
+def test_what_is_given_beside_dicts_may_be_in_another_order():
+    f = lambda d: {"p": d["a"] * d["b"], "q": d["a"]}  # noqa: E731
+    assert jvp(f, ({"a": 2.0, "b": 3.0},), ({"b": 1.0, "a": 10.0},)) == ({"p": 6.0, "q": 2.0}, {"p": 32.0, "q": 10.0})
+    assert vjp(f, {"a": 2.0, "b": 3.0})[1]({"q": 10.0, "p": 1.0}) == ({"a": 13.0, "b": 2.0},)
 
 
 def test_a_pullback_can_be_used_again():
