@@ -324,7 +324,8 @@ class Graph:
         """The gradients of the operands of a node, from its own; or its tangents, each from that of an operand."""
         v, values = self.nodes[i], self.values[i]
         op = TRANSPOSES.get(v._op, v._op) if forward else v._op
-        if getattr(v._backward, "__func__", None) is not Value._backward:
+        noted = getattr(type(v), "_own", True)  # a trace has a list of such Values, which is empty as a rule
+        if noted and getattr(v._backward, "__func__", None) is not Value._backward:
             return self._own_pullback(v, values, g)
         rule = self.rules.get(op)
         if rule is None:
