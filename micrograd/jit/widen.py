@@ -179,7 +179,7 @@ class Widener:
         """The sum of an expression over the rows; NestedSumError if that would be one of a sum inside an operation."""
         change = self.changer(outer)
         rows = self.chunk.rows
-        if isinstance(x, Sum):
+        if isinstance(x, Sum) and x.op == "add":
             mask = changed_mask(x.domain.mask, lambda a: spread(a, outer, 0))
             if contains_sum(x.body):
                 raise NestedSumError
@@ -205,7 +205,7 @@ class Widener:
             return self.constant(x) or self.access(x, outer)
         if isinstance(x, Sum):
             mask = changed_mask(x.domain.mask, lambda a: spread(a, outer, 0))
-            return Sum(Domain(x.domain.extents, mask), self.expression(x.body, outer))
+            return Sum(Domain(x.domain.extents, mask), self.expression(x.body, outer), x.op)
         if isinstance(x, Apply):
             return Apply(x.op, tuple(self.expression(operand, outer) for operand in x.operands))
         return x

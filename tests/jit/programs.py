@@ -1,5 +1,7 @@
 """Tapes of ordinary programs, made by running the engine on symbols, and a scalar evaluation to hold against."""
 
+import functools
+import math
 import random
 
 from micrograd import ops
@@ -397,6 +399,55 @@ def attention(length=6, width=4):
     return p.give(loss, [w.grad for w in flat([q, k, v])])
 
 
+def transformer(length=5, channels=4, heads=2, tokens=7):
+    """A layer of a GPT over a few tokens, whose numbers are data, and the gradient of the cross-entropy."""
+    p = Program()
+    table, positions, final = p.w(tokens, channels), p.w(length, channels), p.w(tokens, channels)
+    query, key, value = p.w(channels, channels), p.w(channels, channels), p.w(channels, channels)
+    X, width = [v.data for v in p.x(length + 1)], channels // heads
+
+    def dot(a, b):
+        return ops.sum([x * y for x, y in zip(a, b)])
+
+    def shifted(x):
+        largest = functools.reduce(ops.maximum, [v.data for v in x], -math.inf)
+        return [v - largest for v in x]
+
+    keys, values, losses = [], [], []
+    for i in range(length):
+        x = [a + b for a, b in zip(ops.take(table, X[i]), positions[i])]
+        scale = (dot(x, x) / channels + 1e-5) ** -0.5
+        x = [v * scale for v in x]
+        q, k, v = ([dot(row, x) for row in w] for w in (query, key, value))
+        keys.append(k)
+        values.append(v)
+        for head in range(heads):
+            own = range(head * width, (head + 1) * width)
+            weights = [z.exp() for z in shifted([dot([q[c] for c in own], [k[c] for c in own]) for k in keys])]
+            total = ops.sum(weights)
+            for c in own:
+                x[c] = x[c] + dot([w / total for w in weights], [v[c] for v in values])
+        z = shifted([dot(row, x) for row in final])
+        losses.append(ops.log(ops.sum([v.exp() for v in z])) - ops.take(z, X[i + 1]))
+    loss = ops.mean(losses)
+    loss.backward()
+    return p.give(loss, [w.grad for w in flat([table, positions, final, query, key, value])])
+
+
+def extremes(n=12, window=5):
+    """The largest number of each window, the least of all, and the largest of ever more."""
+    p = Program()
+    X = [x.data for x in flat(p.x(n, n))]
+    rows = [X[n * i : n * i + n] for i in range(n)]
+
+    def largest(xs):
+        return functools.reduce(ops.maximum, xs, -math.inf)
+
+    pooled = [[largest(row[j : j + window]) for j in range(n - window + 1)] for row in rows]
+    triangle = [largest(row[: i + 1]) * 2 for i, row in enumerate(rows)]
+    return p.give(pooled, triangle, functools.reduce(ops.minimum, X), [ops.maximum(x, 0.5) for x in X])
+
+
 def batch_norm(rows=12, width=5):
     """Every feature with its mean taken away and divided by its deviation, and the gradient."""
     p = Program()
@@ -509,6 +560,8 @@ ALL = {
         constants,
         classifier,
         attention,
+        transformer,
+        extremes,
         batch_norm,
         adam,
         single,

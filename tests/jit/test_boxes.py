@@ -63,3 +63,22 @@ def test_steps_are_a_first_dimension():
     found = arrangement(places([[i, j] for i in range(3) for j in range(i, 3)])).repeated(4)
     assert (found.extents, found.mask) == ((4, 3, 3), AffineMap(0, (0, -1, 1)))
     assert found.coordinates[:, 0].tolist() == [t for t in range(4) for _ in range(6)]
+
+
+def test_a_triangle_may_have_more_dimensions():
+    rows = [(100 * i + 7 * j, 10 * j + k) for i in range(5) for j in range(3) for k in range(i + 1)]
+    found = arrangement(places(rows))
+    assert (found.extents, found.mask) == ((5, 3, 5), AffineMap(0, (1, 0, -1)))
+    assert None not in affine_fit(found.coordinates, places(rows))
+
+
+def test_the_lengths_of_runs_tell_dimensions_apart_that_places_do_not():
+    rows = [(8 * (4 * i + j) + k, 4 * i + j) for i in range(8) for j in range(4) for k in range(i + 1)]
+    found = arrangement(places(rows))
+    assert (found.extents, found.mask) == ((8, 4, 8), AffineMap(0, (1, 0, -1)))
+
+
+def test_runs_in_more_dimensions_whose_lengths_follow_no_rule_are_no_box():
+    lengths = [[3, 1, 2], [2, 3, 3]]
+    rows = [(100 * i + 7 * j, 10 * j + k) for i in range(2) for j in range(3) for k in range(lengths[i][j])]
+    assert arrangement(places(rows)) is None

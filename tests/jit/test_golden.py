@@ -16,6 +16,8 @@ SMALL = {
     "convolution2d": {"n": 8, "channels": 2},
     "batch_norm": {},
     "attention": {"length": 8, "width": 4},
+    "transformer": {"length": 8, "channels": 8},
+    "extremes": {},
     "lennard_jones": {"n": 8},
     "leapfrog": {"steps": 6, "n": 4},
     "stencil": {"n": 8, "steps": 6},

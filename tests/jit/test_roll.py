@@ -1,3 +1,5 @@
+import functools
+import math
 import random
 
 import numpy as np
@@ -60,6 +62,8 @@ FOUND = {
     "convolution2d": (4, 0, False),
     "convolutions": (10, 0, False),
     "stencil": (43, 0, False),
+    "transformer": (40, 0, False),
+    "extremes": (4, 0, False),
     "nbody": (7, 0, False),
     "lennard_jones": (11, 0, False),
     "shared_weights": (9, 0, False),
@@ -420,3 +424,43 @@ def test_any_program(seed):
     tape = random_program(rng)
     inputs, weights = programs.sizes(tape)
     assert_same(tape, [rng.uniform(-1, 1) for _ in range(inputs)], [rng.uniform(-1, 1) for _ in range(weights)])
+
+
+def test_the_largest_of_many_is_a_reduction():
+    tape = Tape()
+    for i in range(4):
+        tape.outputs.append(functools.reduce(ops.maximum, [tape.input(5 * i + r) for r in range(5)]).index)
+    assert lines(assert_same(tape, *numbers(tape)))[-1] == "y[i<4] = max_{r<5} x[5i+r]"
+
+
+def test_the_least_of_few_and_of_unequal_numbers():
+    tape = Tape()
+    for i in range(12):
+        tape.outputs.append(ops.minimum(tape.input(2 * i).exp(), ops.minimum(tape.input(2 * i + 1).exp(), 2.0)).index)
+    program = assert_same(tape, *numbers(tape))
+    assert lines(program)[-1] == "y[i<12] = minimum(minimum(2, exp(x[2i+1])), exp(x[2i]))"
+
+
+def test_what_changes_nothing_is_left_out_of_extremes():
+    tape = Tape()
+    for i in range(20):
+        tape.outputs.append((ops.maximum(-math.inf, tape.input(i)) * 2).index)
+    tape.outputs.append(ops.maximum(tape.constant(-math.inf), -math.inf).index)
+    program = assert_same(tape, *numbers(tape))
+    assert "y[i<20] = 2*x[i]" in lines(program)
+
+
+def test_sums_that_go_through_an_array_in_two_ways_are_two_nests_side_by_side():
+    """Of one class, but one along rows, the other along columns, and the last row and the last column are numbers."""
+    tape = Tape()
+    n = 6
+    X = [[tape.input(n * i + j).exp() for j in range(n)] for i in range(n)]
+    for i in range(n):
+        for line in (X[i][: i + 1], [X[k][i] for k in range(i, n)]):
+            y = line[0] * line[0]
+            for x in line[1:]:
+                y = y + x * x
+            tape.outputs.append((y.tanh() * y).index)
+    program = assert_same(tape, *numbers(tape))
+    assert len(nests(program)) <= 4
+    assert not index_tables(program)

@@ -122,3 +122,32 @@ def test_a_table_may_hold_numbers_of_any_size():
         y, expected = run(program, target)
         expected[np.abs(expected) > np.finfo(y.dtype).max] = np.inf
         np.testing.assert_allclose(y, expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("target", [Target("f64", 8, 32), Target("f32", 16, 32), Target("f64", 2, 32)], ids=str)
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 17, 33])
+def test_extremes_of_every_size_are_calculated(n, target):
+    y, expected = run(roll(programs.extremes(n=n, window=min(n, 5))), target)
+    np.testing.assert_allclose(y, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("x", [np.nan, np.inf, -np.inf])
+def test_the_largest_number_may_be_none(x):
+    """nan if any is, as in Python; all of them are looked at, along lanes and across."""
+    arrays = [Array("x", "input", 24), Array("y", "output", 11)]
+    line, column = AffineMap(0, (8, 1)), AffineMap(0, (1, 8))
+    nests = [
+        Nest(Domain((3,)), Access("y", AffineMap(0, (1,))), Sum(Domain((8,)), Access("x", line), "maximum")),
+        Nest(Domain((8,)), Access("y", AffineMap(3, (1,))), Sum(Domain((3,)), Access("x", column), "minimum")),
+    ]
+    program = Program({array.name: array for array in arrays}, nests)
+    code = lower.MachineCode(lower.lowered(vector.emit(schedule(program, Target("f64", 8, 32))).mlir), size=0)
+    for place in range(24):
+        numbers = np.linspace(-1, 1, 24 + 16)
+        numbers[place] = x
+        y, w, t = np.zeros(64), np.zeros(16), np.zeros(64)
+        main = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)(code.address("main"))
+        main(numbers.ctypes.data, w.ctypes.data, y.ctypes.data, t.ctypes.data)
+        given = numbers[:24].reshape(3, 8)
+        np.testing.assert_array_equal(y[:11], [*given.max(1), *given.min(0)])
+        np.testing.assert_array_equal(interpret(program, numbers[:24], []), y[:11])
