@@ -100,7 +100,7 @@ def decode(tape: Tape) -> Rows:
     same = copied(rows)
     a, b, c = same[rows.a], same[rows.b], same[rows.c]
     size = len(rows.op) - 1
-    keep = reachable(a.tolist(), b.tolist(), c.tolist(), len(tape.ops), size)
+    keep = reachable(a.tolist(), b.tolist(), c.tolist(), len(tape), size)
     new = np.full(size + 1, len(keep))
     new[keep] = np.arange(len(keep))
     operands = (new[a[keep]], new[b[keep]], new[c[keep]])

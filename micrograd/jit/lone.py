@@ -39,25 +39,33 @@ from micrograd.jit.nests import Floats, Integers
 from micrograd.jit.tape import ABSENT
 
 MOST_PLACES = 3  # where an operation may read lone terms
+ROUNDS = 4
 FEWEST = 4  # rows that a class has to have on average: there are no loops else
 
 
 def with_lone_terms(graph: Graph, classes: Classes) -> tuple[Graph, Classes]:
-    """The graph with lone terms as sums of one term, and its classes; both as they are if that makes no fewer."""
-    search = Search(graph, classes)
-    edges = search.lone()
-    if not len(edges):
-        return graph, classes
-    more = search.with_sums(edges)
-    fewer = classify(more)
-    return (more, fewer) if len(fewer.op) < len(classes.op) else (graph, classes)
+    """The graph with lone terms as sums of one term, and its classes; both as they are if that makes no fewer.
+
+    One round may bring together what shows the next one more: there is one for each layer of such sums.
+    """
+    for _ in range(ROUNDS):
+        search = Search(graph, classes)
+        edges = search.lone()
+        if not len(edges):
+            break
+        more = search.with_sums(edges)
+        fewer = classify(more)
+        if len(fewer.op) >= len(classes.op):
+            break
+        graph, classes = more, fewer
+    return graph, classes
 
 
 def pure_sums(graph: Graph, classes: Classes) -> dict[int, int]:
     """For each class the one of the sums whose terms are all of that class, if there is one."""
     sums = np.flatnonzero(np.array(classes.op) == SUM)
     rows = classes.members[classes.start[sums]]
-    several = graph.count[rows] > 1
+    several = (graph.count[rows] > 1) | graph.lone[rows]
     sums, rows = sums[several], rows[several]
     if not len(sums):
         return {}
@@ -88,7 +96,7 @@ class Search:
         is_pure = np.zeros(many, bool)
         is_pure[list(self.sums.values())] = True
         summed = np.zeros(len(graph.op), bool)
-        summed[graph.operand[is_pure[self.owner_class]]] = True
+        summed[graph.operand[is_pure[self.owner_class] & ~graph.lone[self.owner]]] = True
         members = classes.of[graph.live & (graph.op != COPY)]
         self.rows = np.bincount(members, minlength=many).tolist()
         self.summed = np.bincount(classes.of[np.flatnonzero(summed)], minlength=many).tolist()
@@ -182,23 +190,37 @@ class Search:
         rows, first, lone = np.unique(operand[~several], return_index=True, return_inverse=True)
         weight = usual[~several][first]
         weight[lone[~in_sum[~several]]] = 1.0  # an operation that is no sum has no coefficient to make up for it
+        made = self.made(rows, weight)
         owners, begin, swallowed = np.unique(owner[several], return_index=True, return_inverse=True)
         factor = (own[several] / usual[several])[begin]
         latest = np.zeros(len(owners), np.int64)
         np.maximum.at(latest, swallowed, operand[several])
 
-        after = np.concatenate([rows, latest]) + 1
+        new = made < 0
+        after = np.concatenate([rows[new], latest]) + 1
+        first_of_owner = int(new.sum()) + np.arange(len(owners))
         terms = Edges(
-            np.concatenate([np.arange(len(rows)), len(rows) + swallowed]),
-            np.concatenate([rows, operand[several]]),
-            np.concatenate([weight, own[several] / factor[swallowed]]),
+            np.concatenate([np.arange(int(new.sum())), first_of_owner[swallowed]]),
+            np.concatenate([rows[new], operand[several]]),
+            np.concatenate([weight[new], own[several] / factor[swallowed]]),
         )
+        sums = np.where(new, len(graph.op) + np.cumsum(new) - 1, made)
         reads = Edges(
             np.concatenate([edges[~several], edges[several][begin]]),
-            np.concatenate([lone, len(rows) + np.arange(len(owners))]),
+            np.concatenate([sums[lone], len(graph.op) + first_of_owner]),
             np.concatenate([own[~several] / weight[lone], factor]),
         )
         return inserted(graph, after, terms, edges, reads)
+
+    def made(self, rows: Integers, weight: Floats) -> Integers:
+        """The sum that an earlier round has made of each of these rows, times its weight, alone; -1 if there is none."""
+        graph = self.graph
+        sums = np.flatnonzero(graph.lone & (graph.count == 1))
+        found = np.full(len(graph.op), -1)
+        found[graph.operand[graph.start[sums]]] = sums
+        found = found[rows]
+        theirs = graph.coefficient[graph.start[np.maximum(found, 0)]]
+        return np.where((found >= 0) & (theirs == weight), found, -1)
 
 
 class Edges(NamedTuple):
@@ -215,8 +237,8 @@ def subsets(places: list[int]) -> list[tuple[int, ...]]:
 
 
 def inserted(graph: Graph, after: Integers, terms: Edges, removed: Integers, reads: Edges) -> Graph:
-    """The graph with a new sum before each of the rows `after`, of these terms. Edges are removed, or lead to one of
-    the sums, as `reads` tells."""
+    """The graph with a new sum before each of the rows `after`, of these terms. Edges are removed, or lead to other
+    rows, as `reads` tells, to which the new sums are those after the last."""
     order = np.argsort(after, kind="stable")
     after = after[order]
     number = np.empty(len(order), np.int64)
@@ -226,7 +248,8 @@ def inserted(graph: Graph, after: Integers, terms: Edges, removed: Integers, rea
     keep[removed] = False
     keep[reads.owner] = True
     operand, coefficient = moved[graph.operand], graph.coefficient.copy()
-    operand[reads.owner], coefficient[reads.owner] = number[reads.operand], reads.coefficient
+    operand[reads.owner] = np.concatenate([moved, number])[reads.operand]
+    coefficient[reads.owner] = reads.coefficient
     owner = np.concatenate([moved[edge_owners(graph)[keep]], number[terms.owner]])
     operand = np.concatenate([operand[keep], moved[terms.operand]])
     coefficient = np.concatenate([coefficient[keep], terms.coefficient])
