@@ -362,8 +362,8 @@ class BatchedProgram:
         at, table, shared = native.machine(), self.native.table, buffers.shared
         if not self.trace.set:
             return
-        if has_homes and at is not None and table is not None:
-            at.write_results(ctypes.addressof(table), buffers.address + self.place * shared.itemsize)
+        results = buffers.address + self.place * shared.itemsize
+        if has_homes and at is not None and table is not None and at.write_results(ctypes.addressof(table), results):
             return
         first = self.place + self.outputs
         for (v, name), number in zip(self.trace.set, shared[first : first + len(self.trace.set)].tolist()):

@@ -253,8 +253,14 @@ fits:
   br i1 %missing, label %refuse, label %look
 look:
   %content.type = get i64 %content.ob_type
-  %is_home = icmp eq i64 %content.type, $Home
-  br i1 %is_home, label %home, label %number
+  switch i64 %content.type, label %number [ i64 $Home, label %home
+                                            i64 $NarrowHome, label %narrow_home ]
+narrow_home:
+  %narrow.address = get ptr %content.b_ptr
+  %narrow.x = load float, ptr %narrow.address
+  %wide.x = fpext float %narrow.x to double
+  call void @append(ptr %walk, double %wide.x)
+  ret i1 true
 home:
   %address = get ptr %content.b_ptr
   %x = load double, ptr %address
@@ -652,47 +658,96 @@ define internal void @release(ptr %table, ptr %block) {
   ret void
 }
 
-; From the homes to w, or back from y to the homes: runs of numbers that lie side by side, {home, place, count} each.
+; From the homes to w, or back from y to the homes: runs of numbers that lie side by side.
 define internal void @read_homes(ptr %table, ptr %w) {
   %single = get i64 %table.single
   %runs = get ptr %table.reads
   %end = get ptr %table.reads_end
   br label %next
 next:
-  %run = phi ptr [%runs, %0], [%run.1, %copy]
+  %run = phi ptr [%runs, %0], [%run.1, %done]
   %finished = icmp eq ptr %run, %end
-  br i1 %finished, label %done, label %copy
+  br i1 %finished, label %finish, label %copy
 copy:
   %home = get ptr %run.home
   %place = get i64 %run.place
   %count = get i64 %run.count
+  %narrow = get i64 %run.narrow
   %to = getelementptr i8, ptr %w, i64 %place
-  %after = call ptr @narrow(ptr %to, ptr %home, i64 %count, i64 %single)
   %run.1 = getelementptr i8, ptr %run, i64 $run_size
-  br label %next
+  %from_floats = icmp ne i64 %narrow, 0
+  br i1 %from_floats, label %floats, label %doubles
+floats:
+  %to_floats = icmp ne i64 %single, 0
+  br i1 %to_floats, label %same, label %widen
+same:
+  %bytes = shl i64 %count, 2
+  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %home, i64 %bytes, i1 false)
+  br label %done
+widen:
+  call void @widen(ptr %to, ptr %home, i64 %count, i64 1)
+  br label %done
+doubles:
+  %after = call ptr @narrow(ptr %to, ptr %home, i64 %count, i64 %single)
+  br label %done
 done:
+  br label %next
+finish:
   ret void
 }
 
+; What a program sets stands in narrow homes only if its numbers are floats.
 define internal void @write_homes(ptr %table, ptr %y) {
   %single = get i64 %table.single
   %runs = get ptr %table.writes
   %end = get ptr %table.writes_end
   br label %next
 next:
-  %run = phi ptr [%runs, %0], [%run.1, %copy]
+  %run = phi ptr [%runs, %0], [%run.1, %floats], [%run.1, %doubles]
   %finished = icmp eq ptr %run, %end
   br i1 %finished, label %done, label %copy
 copy:
   %home = get ptr %run.home
   %place = get i64 %run.place
   %count = get i64 %run.count
+  %narrow = get i64 %run.narrow
   %from = getelementptr i8, ptr %y, i64 %place
-  call void @widen(ptr %home, ptr %from, i64 %count, i64 %single)
   %run.1 = getelementptr i8, ptr %run, i64 $run_size
+  %to_floats = icmp ne i64 %narrow, 0
+  br i1 %to_floats, label %floats, label %doubles
+floats:
+  %bytes = shl i64 %count, 2
+  call void @llvm.memcpy.p0.p0.i64(ptr %home, ptr %from, i64 %bytes, i1 false)
+  br label %next
+doubles:
+  call void @widen(ptr %home, ptr %from, i64 %count, i64 %single)
   br label %next
 done:
   ret void
+}
+
+; Whether a call may begin, which counts as one: if the table knows all homes.
+define internal i1 @begin(ptr %table) {
+  %calls = get i64 %table.settled
+  %is_settled = icmp sgt i64 %calls, 0
+  br i1 %is_settled, label %count, label %refuse
+count:
+  %calls.left = sub i64 %calls, 1
+  put i64 %calls.left, %table.settled
+  ret i1 true
+refuse:
+  ret i1 false
+}
+
+; Whether a call that let other threads go on may end: if it sets nothing, or the table still knows the homes.
+define internal i1 @may_end(ptr %table) {
+  %calls = get i64 %table.settled
+  %first = get ptr %table.writes
+  %end = get ptr %table.writes_end
+  %sets_nothing = icmp eq ptr %first, %end
+  %in_homes = icmp sge i64 %calls, 0
+  %may = or i1 %sets_nothing, %in_homes
+  ret i1 %may
 }
 
 ; main itself: on buffers, or, if it is alone, of nothing but constants.
@@ -746,7 +801,8 @@ misfit:
 }
 
 ; The rest of a call whose x stands in the block; the block is released. `walk` is used anew. Null with an exception set,
-; or without one if some index does not fit: nothing is changed then, and Python will say what is wrong.
+; or without one if some index does not fit, or some number has moved meanwhile: nothing is changed then, and Python will
+; see what is wrong.
 define internal ptr @run(ptr %table, ptr %block, ptr %walk) {
   %x.offset = get i64 %table.x
   %w.offset = get i64 %table.w
@@ -774,7 +830,8 @@ long: ; other threads may go on meanwhile
   %thread = call ptr @PyEval_SaveThread()
   call void @call_main(ptr %table, ptr %x, ptr %w, ptr %y, ptr %t)
   call void @PyEval_RestoreThread(ptr %thread)
-  br label %finish
+  %in_homes = call i1 @may_end(ptr %table)
+  br i1 %in_homes, label %finish, label %misfit
 finish:
   %code = get ptr %table.answer
   put ptr %code, %walk.code
@@ -794,9 +851,8 @@ answer_it:
 
 ; The walk over the arguments of a call for a program: its block with x filled in, or null.
 define internal ptr @start(ptr %table, ptr %code, ptr %objects, i64 %n, ptr %walk) {
-  %stale = get i64 %table.stale
-  %is_stale = icmp ne i64 %stale, 0
-  br i1 %is_stale, label %refuse, label %allocate
+  %may_begin = call i1 @begin(ptr %table)
+  br i1 %may_begin, label %allocate, label %refuse
 allocate:
   %block = call ptr @acquire(ptr %table)
   %no_memory = icmp eq ptr %block, null
@@ -976,9 +1032,8 @@ refuse:
 
 ; The numbers in the homes that a table knows, for code that has no entry of its own. Whether it knows them.
 define i1 @read_weights(ptr %table, ptr %w) {
-  %stale = get i64 %table.stale
-  %is_stale = icmp ne i64 %stale, 0
-  br i1 %is_stale, label %refuse, label %read
+  %may_begin = call i1 @begin(ptr %table)
+  br i1 %may_begin, label %read, label %refuse
 read:
   call void @read_homes(ptr %table, ptr %w)
   ret i1 true
@@ -986,17 +1041,21 @@ refuse:
   ret i1 false
 }
 
-; What is set, behind the answer in y, into the homes.
-define void @write_results(ptr %table, ptr %y) {
+; What is set, behind the answer in y, into the homes. Whether no number has left since the weights were read.
+define i1 @write_results(ptr %table, ptr %y) {
+  %in_homes = call i1 @may_end(ptr %table)
+  br i1 %in_homes, label %write, label %refuse
+write:
   call void @write_homes(ptr %table, ptr %y)
-  ret void
+  ret i1 true
+refuse:
+  ret i1 false
 }
 
 ; Each of n rows, of as many doubles as x has, into a row of answers. Whether it could.
 define i1 @on_rows(ptr %table, ptr %rows, ptr %answers, i64 %n) {
-  %stale = get i64 %table.stale
-  %is_stale = icmp ne i64 %stale, 0
-  br i1 %is_stale, label %refuse, label %allocate
+  %may_begin = call i1 @begin(ptr %table)
+  br i1 %may_begin, label %allocate, label %refuse
 allocate:
   %block = call ptr @acquire(ptr %table)
   %no_memory = icmp eq ptr %block, null

@@ -1,8 +1,8 @@
 """Homes: where the numbers of Values live once compiled code reads or sets them.
 
-What comes in: the data and gradients of Values that a program reads and sets. What goes out: a home for each, a 64-bit
-float in a block of memory, those of one program side by side. From then on Python reads and writes that home, and
-compiled code the same without asking Python, so that a call costs no more for a million parameters than for none.
+What comes in: the data and gradients of Values that a program reads and sets. What goes out: a home for each, a float
+in a block of memory, those of one program side by side. From then on Python reads and writes that home, and compiled
+code the same without asking Python, so that a call costs no more for a million parameters than for none.
 
     >>> v = Value(2)
     >>> [home] = homes([(v, "data")])
@@ -16,6 +16,10 @@ compiled code the same without asking Python, so that a call costs no more for a
 The slot of the Value holds its home instead of a number, and its class is `Homed`, whose `data` and `grad` look
 through. A slot may hold anything: what is no number that a home can hold goes into the slot itself, the home is left,
 and the programs that read it are told. Copies and pickles of a Value have no home.
+
+Homes are of 64 bits, so that Python finds what it has put there. What an f32 program sets is a number of 32 bits, and
+such numbers may move to narrow homes, from and to which that program need not convert them. Nobody can see it: only
+numbers move that 32 bits hold exactly, and one assigned later that they don't hold leaves the home.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ import numbers
 import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from micrograd.engine import Value
 from micrograd.jit.trace import SLOTS, Slot, patched_classes
@@ -40,11 +44,22 @@ class Home(ctypes.c_double):
     __slots__ = ()
 
 
-def block_of(size: int) -> Any:
-    """A block of so many homes: an array of them."""
-    memory = (ctypes.c_char * (size * ctypes.sizeof(Home) + 2 * ALIGNMENT))()
-    block = (Home * size).from_buffer(memory, -ctypes.addressof(memory) % ALIGNMENT)
+class NarrowHome(ctypes.c_float):
+    """A home for a number that 32 bits hold exactly."""
+
+    __slots__ = ()
+
+
+AnyHome: TypeAlias = "Home | NarrowHome"
+KINDS: tuple[type[AnyHome], ...] = (NarrowHome, Home)
+
+
+def block_of(kind: type[AnyHome], size: int) -> Any:
+    """A block of so many homes: an array of them. `wide` are the f64 programs that set some of its numbers."""
+    memory = (ctypes.c_char * (size * ctypes.sizeof(kind) + 2 * ALIGNMENT))()
+    block = (kind * size).from_buffer(memory, -ctypes.addressof(memory) % ALIGNMENT)
     setattr(block, "readers", weakref.WeakSet())
+    setattr(block, "wide", weakref.WeakSet())
     return block
 
 
@@ -54,39 +69,51 @@ def looking_through(name: str) -> property:
 
     def read(v: Value) -> Any:
         x = get(v)
-        return x.value if x.__class__ is Home else x
+        kind = x.__class__
+        return x.value if kind is NarrowHome or kind is Home else x
 
     def write(v: Value, x: Any) -> None:
         try:
             home = get(v)
         except AttributeError:  # deleted
             home = None
-        if home.__class__ is not Home:
+        kind = home.__class__
+        if kind is not Home and kind is not NarrowHome:
             put(v, x)
-        elif x.__class__ is float:
-            home.value = x
-        elif (number := as_float(x)) is not None:
+            return
+        number = x if x.__class__ is float else as_float(x)
+        if number is not None and (kind is Home or is_narrow(number)):
             home.value = number
         else:
             with moving:
                 put(v, x)
-                tell_readers(home)
+                tell_readers([home])
 
     def leave(v: Value) -> None:
         with moving:
             home = get(v)
             delete(v)
-            if home.__class__ is Home:
-                tell_readers(home)
+            if home.__class__ in KINDS:
+                tell_readers([home])
 
     return property(read, write, leave)
 
 
-def tell_readers(home: Home) -> None:
-    """Somebody has left: no program may read the block before it has looked who still lives there."""
-    block: Any = home._b_base_
-    for reader in block.readers:
-        reader.homes_left()
+def tell_readers(left: Iterable[AnyHome]) -> None:
+    """Somebody has left: no program may read the blocks before it has looked who still lives there."""
+    for block in blocks_of(left):
+        for reader in block.readers:
+            reader.homes_left()
+
+
+def blocks_of(some: Iterable[AnyHome]) -> list[Any]:
+    """The blocks that some homes are in."""
+    return list({id(home._b_base_): home._b_base_ for home in some}.values())
+
+
+def is_narrow(number: float) -> bool:
+    """Do 32 bits hold the number exactly?"""
+    return ctypes.c_float(number).value == number or number != number
 
 
 def as_float(x: Any) -> float | None:
@@ -149,25 +176,43 @@ def homed_class(cls: type) -> type | None:
         return None
 
 
-def homes(slots: Sequence[Slot], former: Mapping[Slot, Home] | None = None, readers: Iterable[Any] = ()) -> Any:
+def homes(
+    slots: Sequence[Slot],
+    former: Mapping[Slot, AnyHome] | None = None,
+    readers: Iterable[Any] = (),
+    narrowed: Iterable[Slot] = (),
+    widened: Iterable[Slot] = (),
+) -> Any:
     """The home of each slot, in a list; None, and nothing moved, if one of them can have none.
 
     Slots without a home get the one they have in `former`, or a new one, in a new block, in the order they come in.
     Of the `readers`, `homes_left()` will be called when anything leaves one of the blocks that these homes are in.
+
+    Those of the slots that are `narrowed` move to narrow homes together, if the numbers of all of them fit; but for
+    those that an f64 program sets. Those `widened`, for an f64 program that sets them, move to wide ones.
     """
     with moving:
-        found: dict[Slot, Home] = {}
-        new: dict[Slot, float] = {}
+        found: dict[Slot, AnyHome] = {}
+        homeless: dict[Slot, float] = {}
         for slot in slots:
-            content = SLOTS[slot[1]].__get__(slot[0]) if has(slot) else None
-            number = None if content.__class__ is Home else as_float(content)
-            if content.__class__ is Home:
+            content: Any = SLOTS[slot[1]].__get__(slot[0]) if has(slot) else None
+            if content.__class__ in KINDS:
                 found[slot] = content
-            elif number is None:
-                return None
+            elif (number := as_float(content)) is not None:
+                homeless[slot] = number
             else:
-                new[slot] = number
-        owners = {v for v, _ in new if not isinstance(v, Homed)}
+                return None
+        set_wide = {id(block) for block in blocks_of(found.values()) if block.wide}
+        to_narrow = {
+            slot: found[slot].value if slot in found else homeless[slot]
+            for slot in narrowed
+            if slot in homeless or found[slot].__class__ is Home and id(found[slot]._b_base_) not in set_wide
+        }
+        if not all(map(is_narrow, to_narrow.values())):
+            to_narrow = {}
+        to_widen = {slot: found[slot].value for slot in widened if found.get(slot).__class__ is NarrowHome}
+        to_widen.update((slot, number) for slot, number in homeless.items() if slot not in to_narrow)
+        owners = {v for v, _ in homeless if not isinstance(v, Homed)}
         classes: dict[type, Any] = {cls: homed_class(cls) for cls in set(map(type, owners))}
         if None in classes.values():
             return None
@@ -176,16 +221,19 @@ def homes(slots: Sequence[Slot], former: Mapping[Slot, Home] | None = None, read
                 v.__class__ = classes[type(v)]
         except TypeError:  # the two have not the same layout
             return None
-        known = former or {}
-        rooms = iter(block_of(sum(slot not in known for slot in new)))
-        for slot, number in new.items():
-            home = found[slot] = known[slot] if slot in known else next(rooms)
-            home.value = number
-            SLOTS[slot[1]].__set__(slot[0], home)
+        tell_readers(found[slot] for slot in (*to_narrow, *to_widen) if slot in found)
+        for kind, moved in ((NarrowHome, to_narrow), (Home, to_widen)):
+            known = {slot: home for slot, home in (former or {}).items() if slot in moved and home.__class__ is kind}
+            rooms = iter(block_of(kind, len(moved) - len(known)))
+            for slot, number in moved.items():
+                home = found[slot] = known[slot] if slot in known else next(rooms)
+                home.value = number
+                SLOTS[slot[1]].__set__(slot[0], home)
         result = [found[slot] for slot in slots]
-        blocks: dict[int, Any] = {id(home._b_base_): home._b_base_ for home in result}
-        for block in blocks.values():
+        for block in blocks_of(result):
             block.readers.update(readers)
+        for block in blocks_of(found[slot] for slot in widened):
+            block.wide.update(readers)
         return result
 
 

@@ -37,13 +37,15 @@ from pathlib import Path
 from typing import Any
 
 from micrograd.engine import Value
-from micrograd.jit.homes import ALIGNMENT, Home, Homed, homes, moving
+from micrograd.jit.homes import ALIGNMENT, AnyHome, Home, Homed, NarrowHome, homes, moving
 from micrograd.jit.lower import MachineCode
 from micrograd.jit.signature import Answer, float_of
 from micrograd.jit.trace import SLOTS, Slot, Trace, turn
 from micrograd.ops import whole
 
 C_TYPE: dict[str, Any] = {"f32": ctypes.c_float, "f64": ctypes.c_double}
+SETTLED, LEFT = 1 << 62, -1  # for how many calls: for ever; not for one, nor for one that is in the middle
+PATIENCE = 1024  # calls at most until numbers that could not move to narrow homes may try again
 FORMS = 4  # that a dispatch tries: each of them costs the later ones time
 DEPTH = 32  # of arguments and answers within each other: the entry is recursive, and a thread's stack may be small
 
@@ -57,7 +59,7 @@ class Table(ctypes.Structure):
     """What the entry knows of a program. Offsets are those of the buffers in a block, in bytes."""
 
     _fields_ = (
-        ("stale", Word),  # 1: some number has left its home, or has none yet; nothing may be read
+        ("settled", Word),  # for so many calls the homes below are right; LEFT: some number is not in its home
         ("cache", Pointer),  # a block that no call is using
         ("size", Word),  # of a block
         ("main", Pointer),
@@ -85,7 +87,12 @@ class Table(ctypes.Structure):
 class Run(ctypes.Structure):
     """Numbers side by side, in their homes and in a buffer."""
 
-    _fields_ = (("home", Pointer), ("place", Word), ("count", Word))  # an address, bytes into the buffer, and how many
+    _fields_ = (
+        ("home", Pointer),  # the address of the first
+        ("place", Word),  # bytes into the buffer
+        ("count", Word),
+        ("narrow", Word),  # 1: the homes are floats, 0: doubles
+    )
 
 
 class Form(ctypes.Structure):
@@ -191,7 +198,7 @@ class Machine:
         constants = {
             **{"NUMBERS": NUMBERS, "VALUE": VALUE, "LIST": LIST, "TUPLE": TUPLE, "ARRAY": ARRAY, "SAME": SAME},
             **{"ROWS": ROWS, "TRUTH": TRUTH, "ANOTHER": ANOTHER},
-            **{kind.__name__: id(kind) for kind in (float, int, list, tuple, Home)},
+            **{kind.__name__: id(kind) for kind in (float, int, list, tuple, Home, NarrowHome)},
             **{"Value": id(Value), "Homed": id(Homed), "NotImplemented": id(NotImplemented)},
             **{name: id(np.dtype(name)) for name in ("float64", "float32", "int64", "int32")},
             "numpy_float64": id(np.float64) if same_layout_as_float(np.float64) else nowhere,
@@ -214,8 +221,8 @@ class Machine:
             "entry": MethodDef(b"entry", self.code.address("entry"), METH_FASTCALL | METH_KEYWORDS, None),
             "on_numbers": MethodDef(b"on_numbers", self.code.address("on_numbers"), METH_O, None),
         }
-        self.read_weights = ctypes.PYFUNCTYPE(ctypes.c_bool, Pointer, Pointer)(self.code.address("read_weights"))
-        self.write_results = ctypes.PYFUNCTYPE(None, Pointer, Pointer)(self.code.address("write_results"))
+        copy = ctypes.PYFUNCTYPE(ctypes.c_bool, Pointer, Pointer)
+        self.read_weights, self.write_results = (copy(self.code.address(x)) for x in ("read_weights", "write_results"))
         self.on_rows = ctypes.PYFUNCTYPE(ctypes.c_bool, Pointer, Pointer, Pointer, Word)(self.code.address("on_rows"))
 
     def method(self, name: str, owner: ctypes.Structure) -> Callable[..., Any]:
@@ -378,7 +385,8 @@ class Native:
     def __init__(self, code: MachineCode, trace: Trace, dtype: str, temporaries: int = 0, long_work: bool = False):
         self.code, self.trace = code, trace
         self.type, self.temporaries = C_TYPE[dtype], temporaries
-        self.homes: dict[Slot, Home] = {}
+        self.homes: dict[Slot, AnyHome] = {}  # for numbers that have left, if they come back
+        self.patience = 1
         self.table: Table | None = None
         self.on_numbers: Callable[..., Any] = lambda numbers: NotImplemented
         at = machine()
@@ -394,7 +402,7 @@ class Native:
 
     def new_table(self, long_work: bool) -> Table:
         trace, unit = self.trace, ctypes.sizeof(self.type)
-        table = Table(stale=1, main=self.code.address("main"), single=unit == 4, long_work=long_work)
+        table = Table(settled=LEFT, main=self.code.address("main"), single=unit == 4, long_work=long_work)
         table.alone = 0 if trace.in_memory else 1 if unit == 4 else 2
         sizes = {"x": trace.inputs, "w": len(trace.live), "y": len(trace.tape.outputs), "t": self.temporaries}
         for name, size in sizes.items():
@@ -414,32 +422,46 @@ class Native:
         return table
 
     def settle(self) -> bool:
-        """See to it that every number has a home, and the table knows them; false if one of them can have none now."""
+        """See to it that every number has a home, and the table knows them; false if one of them can have none now.
+
+        What an f32 program sets are numbers of 32 bits after a call: those of them that were not may move to narrow
+        homes before the next one. If Python keeps on assigning others, they are left in peace for more and more calls.
+        """
         table, trace, unit = self.table, self.trace, ctypes.sizeof(self.type)
         with moving:
-            if table is None or not table.stale:
+            if table is None or table.settled > 0:
                 return False
             slots = [*trace.live, *trace.set]
-            found = homes(slots, self.homes, [self])
+            narrowed, widened = (trace.set, ()) if table.single else ((), trace.set)
+            found = homes(slots, self.homes, [self], narrowed, widened)
             if found is None:
                 return False
+            read, written = found[: len(trace.live)], found[len(trace.live) :]
+            former = self.homes
             self.homes = dict(zip(slots, found))
-            reads = runs(found[: len(trace.live)], 0, unit)
-            writes = runs(found[len(trace.live) :], table.outputs, unit)
-            whole = len(reads) == 1 and unit == 8 and reads[0].home % ALIGNMENT == 0
+            for slot in narrowed:
+                if self.homes[slot].__class__ is Home and former.get(slot).__class__ is NarrowHome:
+                    self.homes[slot] = former[slot]
+            reads, writes = runs(read, 0, unit), runs(written, table.outputs, unit)
+            whole = len(reads) == 1 and reads[0].narrow == table.single and reads[0].home % ALIGNMENT == 0
             # A snapshot is better where other threads go on meanwhile: they may change homes, or even let them go.
             table.direct = reads[0].home if whole and not table.long_work else None
             for name, part in (("reads", reads), ("writes", writes)):
                 setattr(table, name, ctypes.addressof(part))
                 setattr(table, f"{name}_end", ctypes.addressof(part) + ctypes.sizeof(part))
             setattr(table, "runs", (reads, writes, found))
-            table.stale = 0
+            table.settled = SETTLED
+            wide: list[Any] = [home for home in written if home.__class__ is Home]
+            if narrowed and not all(home._b_base_.wide for home in wide):
+                table.settled, self.patience = self.patience, min(2 * self.patience, PATIENCE)
             return True
 
     def homes_left(self) -> None:
         """Some number may have left its home: look again before the next call."""
         if self.table is not None:
-            self.table.stale = 1
+            if PATIENCE < self.table.settled < SETTLED - 16 * self.patience:  # all went well for long
+                self.patience = 1
+            self.table.settled = LEFT
 
     def rows(self, X: Any) -> Any:
         """The answers to the rows of a 2-D array, in an array; NotImplemented unless they are a number or a list each.
@@ -484,16 +506,18 @@ class Native:
         return trace.answer(results)
 
 
-def runs(found: list[Home], first: int, unit: int) -> Any:
+def runs(found: list[AnyHome], first: int, unit: int) -> Any:
     """The Runs of homes for a buffer in which they stand in this order from element `first` on."""
     result: list[Run] = []
-    end = None
-    for i, address in enumerate(map(ctypes.addressof, found), start=first):
-        if address == end:
-            result[-1].count += 1
-        else:
-            result.append(Run(address, i * unit, 1))
-        end = address + ctypes.sizeof(Home)
+    for kind, group in itertools.groupby(enumerate(found, start=first), lambda item: item[1].__class__):
+        end, size = None, ctypes.sizeof(kind)
+        for i, home in group:
+            address = ctypes.addressof(home)
+            if address == end:
+                result[-1].count += 1
+            else:
+                result.append(Run(address, i * unit, 1, kind is NarrowHome))
+            end = address + size
     return (Run * len(result))(*result)
 
 
