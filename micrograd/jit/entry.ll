@@ -1,4 +1,4 @@
-; The native entry: Python's calling convention on one side, main(x, w, y, t) on the other. LLVM IR, compiled once a
+; The native entry: Python's calling convention on one side, main(x, w, y, t, a) on the other. LLVM IR, compiled once a
 ; process by native.py, which also says what the structures Form, Table and Dispatch hold.
 ;
 ; Two things are written here that LLVM would not read as they are; native.py puts in what they stand for.
@@ -7,7 +7,8 @@
 ;   $float                        a number: the address of an object of Python's, an opcode, a size
 ;
 ; The code of a form or an answer is a row of 64-bit words: an opcode, its operands, then the codes of the parts.
-; `walk`, a structure on the stack, is where we are: the next word of code, the next number of x or y, the float type.
+; `walk`, a structure on the stack, is where we are: the next word of code, the next number of x or y, the float type;
+; and where main finds its array a, and whether that may be the caller's.
 ;
 ; All of this runs with the GIL held, but for a main that takes long. Nothing is changed and no code of Python's is run
 ; before it is certain that the arguments fit. What is not certain is refused, and left to Python.
@@ -404,7 +405,34 @@ elements:
   %flags = get i32 %array.flags
   %contiguous = and i32 %flags, $contiguous
   %is_contiguous = icmp ne i32 %contiguous, 0
-  br i1 %is_contiguous, label %at_once, label %by_axis
+  br i1 %is_contiguous, label %whose, label %by_axis
+whose: ; main may read the array where it is, if it is that which stands apart, of its type and on an address for that
+  %number = get ptr %walk.number
+  %a = get ptr %walk.apart
+  %borrows = get i64 %walk.borrows
+  %single = get i64 %walk.single
+  %is_double = icmp eq i64 %single, 0
+  %own_type = select i1 %is_double, i64 $float64, i64 $float32
+  %unit = select i1 %is_double, i64 8, i64 4
+  %last_bits = sub i64 %unit, 1
+  %address = ptrtoint ptr %data to i64
+  %off = and i64 %address, %last_bits
+  %is_own_type = icmp eq i64 %descr, %own_type
+  %is_aligned = icmp eq i64 %off, 0
+  %is_apart = icmp eq ptr %number, %a
+  %is_any = icmp ne i64 %size, 0
+  %may = icmp ne i64 %borrows, 0
+  %both.1 = and i1 %is_own_type, %is_aligned
+  %both.2 = and i1 %is_apart, %is_any
+  %both.3 = and i1 %both.1, %both.2
+  %all = and i1 %both.3, %may
+  br i1 %all, label %borrow, label %at_once
+borrow:
+  %bytes = mul i64 %size, %unit
+  %number.after = getelementptr i8, ptr %number, i64 %bytes
+  put ptr %data, %walk.apart
+  put ptr %number.after, %walk.number
+  ret i1 true
 at_once:
   %is_4 = icmp eq i64 %descr, $float32
   %is_i4 = icmp eq i64 %descr, $int32
@@ -751,13 +779,13 @@ define internal i1 @may_end(ptr %table) {
 }
 
 ; main itself: on buffers, or, if it is alone, of nothing but constants.
-define internal void @call_main(ptr %table, ptr %x, ptr %w, ptr %y, ptr %t) {
+define internal void @call_main(ptr %table, ptr %x, ptr %w, ptr %y, ptr %t, ptr %a) {
   %main = get ptr %table.main
   %alone = get i64 %table.alone
   switch i64 %alone, label %on_buffers [ i64 1, label %alone_float
                                          i64 2, label %alone_double ]
-on_buffers:
-  call void %main(ptr %x, ptr %w, ptr %y, ptr %t)
+on_buffers: ; a is one too many for most
+  call void %main(ptr %x, ptr %w, ptr %y, ptr %t, ptr %a)
   ret void
 alone_float:
   %float = call float %main()
@@ -810,8 +838,12 @@ define internal ptr @run(ptr %table, ptr %block, ptr %walk) {
   %t.offset = get i64 %table.t
   %x = getelementptr i8, ptr %block, i64 %x.offset
   %w.block = getelementptr i8, ptr %block, i64 %w.offset
-  %y = getelementptr i8, ptr %block, i64 %y.offset
+  %y.block = getelementptr i8, ptr %block, i64 %y.offset
   %t = getelementptr i8, ptr %block, i64 %t.offset
+  %a = get ptr %walk.apart
+  %over = get ptr %table.over
+  %buffered = icmp eq ptr %over, null
+  %y = select i1 %buffered, ptr %y.block, ptr %over
   %direct = get ptr %table.direct
   %copies = icmp eq ptr %direct, null
   br i1 %copies, label %read, label %go
@@ -824,25 +856,36 @@ go:
   %is_short = icmp eq i64 %long_work, 0
   br i1 %is_short, label %short, label %long
 short:
-  call void @call_main(ptr %table, ptr %x, ptr %w, ptr %y, ptr %t)
+  call void @call_main(ptr %table, ptr %x, ptr %w, ptr %y, ptr %t, ptr %a)
   br label %finish
 long: ; other threads may go on meanwhile
   %thread = call ptr @PyEval_SaveThread()
-  call void @call_main(ptr %table, ptr %x, ptr %w, ptr %y, ptr %t)
+  call void @call_main(ptr %table, ptr %x, ptr %w, ptr %y, ptr %t, ptr %a)
   call void @PyEval_RestoreThread(ptr %thread)
   %in_homes = call i1 @may_end(ptr %table)
   br i1 %in_homes, label %finish, label %misfit
 finish:
   %code = get ptr %table.answer
   put ptr %code, %walk.code
-  put ptr %y, %walk.number
+  put ptr %y.block, %walk.number
+  br i1 %buffered, label %look, label %in_place
+in_place: ; another call may come before the answer is built
+  %outputs.over = get i64 %table.outputs
+  %single = get i64 %table.single
+  %shift = sub i64 3, %single
+  %bytes = shl i64 %outputs.over, %shift
+  call void @llvm.memcpy.p0.p0.i64(ptr %y.block, ptr %over, i64 %bytes, i1 false)
+  br label %answer_it
+look:
   %fit = call i1 @indices_fit(ptr %table, ptr %walk)
-  br i1 %fit, label %answer_it, label %misfit
+  br i1 %fit, label %write, label %misfit
 misfit:
   call void @release(ptr %table, ptr %block)
   ret ptr null
-answer_it:
+write:
   call void @write_homes(ptr %table, ptr %y)
+  br label %answer_it
+answer_it:
   %outputs = get i64 %table.outputs
   %answer = call ptr @build(ptr %walk, i64 %outputs)
   call void @release(ptr %table, ptr %block)
@@ -864,6 +907,11 @@ arguments:
   put ptr %code, %walk.code
   put ptr %x, %walk.number
   put i64 %single, %walk.single
+  %apart = get i64 %table.apart
+  %a = getelementptr i8, ptr %x, i64 %apart
+  %borrows = get i64 %table.borrows
+  put ptr %a, %walk.apart
+  put i64 %borrows, %walk.borrows
   %taken = call i1 @take(ptr %walk, ptr %objects, i64 %n)
   br i1 %taken, label %done, label %give_back
 give_back:
@@ -954,7 +1002,7 @@ fail:
 
 ; f(*args, **kwargs) of a Dispatch: by the first of its forms that the arguments fit, else by its Python function.
 define ptr @entry(ptr %self, ptr %args, i64 %positional, ptr %names) {
-  %walk = alloca [3 x i64]
+  %walk = alloca [5 x i64]
   %dispatch = get ptr %self.b_ptr
   %turn = load i64, ptr inttoptr (i64 $turn to ptr)
   %nobody_traces = icmp eq i64 %turn, 0
@@ -1007,7 +1055,7 @@ slow:
 
 ; call(numbers) of a Table: the answer to a list of just the numbers of x, or NotImplemented.
 define ptr @on_numbers(ptr %self, ptr %numbers) {
-  %walk = alloca [3 x i64]
+  %walk = alloca [5 x i64]
   %argument = alloca ptr
   store ptr %numbers, ptr %argument
   %table = get ptr %self.b_ptr
@@ -1069,6 +1117,8 @@ begin:
   %w = getelementptr i8, ptr %block, i64 %w.offset
   %y = getelementptr i8, ptr %block, i64 %y.offset
   %t = getelementptr i8, ptr %block, i64 %t.offset
+  %apart = get i64 %table.apart
+  %a = getelementptr i8, ptr %x, i64 %apart
   %single = get i64 %table.single
   %inputs = get i64 %table.inputs
   %outputs = get i64 %table.outputs
@@ -1085,7 +1135,7 @@ row:
   %first = mul i64 %i, %inputs
   %from = getelementptr double, ptr %rows, i64 %first
   %after = call ptr @narrow(ptr %x, ptr %from, i64 %inputs, i64 %single)
-  call void @call_main(ptr %table, ptr %x, ptr %w, ptr %y, ptr %t)
+  call void @call_main(ptr %table, ptr %x, ptr %w, ptr %y, ptr %t, ptr %a)
   %offset = mul i64 %i, %bytes
   %to = getelementptr i8, ptr %answers, i64 %offset
   call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %y, i64 %bytes, i1 false)

@@ -54,10 +54,15 @@ AnyHome: TypeAlias = "Home | NarrowHome"
 KINDS: tuple[type[AnyHome], ...] = (NarrowHome, Home)
 
 
-def block_of(kind: type[AnyHome], size: int) -> Any:
-    """A block of so many homes: an array of them. `wide` are the f64 programs that set some of its numbers."""
-    memory = (ctypes.c_char * (size * ctypes.sizeof(kind) + 2 * ALIGNMENT))()
-    block = (kind * size).from_buffer(memory, -ctypes.addressof(memory) % ALIGNMENT)
+def block_of(kind: type[AnyHome], size: int, front: int) -> Any:
+    """A block of so many homes: an array of them, with at least `front` bytes before it that belong to nobody.
+
+    `wide` are the f64 programs that set some of its numbers.
+    """
+    front = -(-front // ALIGNMENT) * ALIGNMENT
+    memory = (ctypes.c_char * (front + size * ctypes.sizeof(kind) + 2 * ALIGNMENT))()
+    block = (kind * size).from_buffer(memory, front + -ctypes.addressof(memory) % ALIGNMENT)
+    setattr(block, "front", front)
     setattr(block, "readers", weakref.WeakSet())
     setattr(block, "wide", weakref.WeakSet())
     return block
@@ -182,6 +187,7 @@ def homes(
     readers: Iterable[Any] = (),
     narrowed: Iterable[Slot] = (),
     widened: Iterable[Slot] = (),
+    front: int = ALIGNMENT,
 ) -> Any:
     """The home of each slot, in a list; None, and nothing moved, if one of them can have none.
 
@@ -189,7 +195,8 @@ def homes(
     Of the `readers`, `homes_left()` will be called when anything leaves one of the blocks that these homes are in.
 
     Those of the slots that are `narrowed` move to narrow homes together, if the numbers of all of them fit; but for
-    those that an f64 program sets. Those `widened`, for an f64 program that sets them, move to wide ones.
+    those that an f64 program sets. Those `widened`, for an f64 program that sets them, move to wide ones. New blocks
+    have `front` bytes to spare before them.
     """
     with moving:
         found: dict[Slot, AnyHome] = {}
@@ -224,7 +231,7 @@ def homes(
         tell_readers(found[slot] for slot in (*to_narrow, *to_widen) if slot in found)
         for kind, moved in ((NarrowHome, to_narrow), (Home, to_widen)):
             known = {slot: home for slot, home in (former or {}).items() if slot in moved and home.__class__ is kind}
-            rooms = iter(block_of(kind, len(moved) - len(known)))
+            rooms = iter(block_of(kind, len(moved) - len(known), front))
             for slot, number in moved.items():
                 home = found[slot] = known[slot] if slot in known else next(rooms)
                 home.value = number

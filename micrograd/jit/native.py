@@ -18,8 +18,9 @@ answers. Two things of C's stand here in ctypes, for `entry.ll` to read, which i
 What the entry refuses takes a longer way: `signature` makes of arguments a list of numbers, and a `Native` program
 called with that calculates the answer, natively still, or with Values read and set one by one if they have no homes.
 
-main(x, w, y, t) gets buffers of its float type, each on an address that 64 divides, with 64 bytes to spare behind it.
-Calls at once have each a block of their own: a table keeps one between calls, and what it does not have is allocated.
+main(x, w, y, t, a) gets buffers of its float type. Calls at once have each a block of their own: a table keeps one
+between calls, and what it does not have is allocated. But who need not let go of the GIL works on numbers where they
+are, if they lie side by side: w and y are the homes then, and a, a large array among the arguments, is the caller's.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from micrograd.jit.trace import SLOTS, Slot, Trace, turn
 from micrograd.ops import whole
 
 C_TYPE: dict[str, Any] = {"f32": ctypes.c_float, "f64": ctypes.c_double}
+LEAST = 64  # numbers set for which it matters whether they are written into their homes at once
 SETTLED, LEFT = 1 << 62, -1  # for how many calls: for ever; not for one, nor for one that is in the middle
 PATIENCE = 1024  # calls at most until numbers that could not move to narrow homes may try again
 FORMS = 4  # that a dispatch tries: each of them costs the later ones time
@@ -70,7 +72,10 @@ class Table(ctypes.Structure):
         ("w", Word),
         ("y", Word),
         ("t", Word),
+        ("apart", Word),  # bytes into x: where the array stands that main finds in an array of its own
+        ("borrows", Word),  # 1: it may be read where the caller has it
         ("direct", Pointer),  # the homes themselves, where they can stand for w
+        ("over", Pointer),  # the same for y, of which those that are not set come before the homes
         ("reads", Pointer),  # from homes into w: Runs
         ("reads_end", Pointer),
         ("writes", Pointer),  # from y into homes
@@ -110,7 +115,7 @@ class Dispatch(ctypes.Structure):
 class Walk(ctypes.Structure):
     """Where the entry is in a code, and in x or y."""
 
-    _fields_ = (("code", Pointer), ("number", Pointer), ("single", Word))
+    _fields_ = (("code", Pointer), ("number", Pointer), ("single", Word), ("apart", Pointer), ("borrows", Word))
 
 
 class MethodDef(ctypes.Structure):
@@ -379,11 +384,21 @@ class Native:
     """A program as a callable: the numbers of x in, the answer out, and the Values set that it sets.
 
     `temporaries` is the number of elements of t. `long_work` says that a call takes so long that other threads should
-    go on meanwhile.
+    go on meanwhile; `overwrites`, that the first of the numbers set may be written over the first of those read;
+    `apart`, that main finds the trace's largest array in a, not in x.
     """
 
-    def __init__(self, code: MachineCode, trace: Trace, dtype: str, temporaries: int = 0, long_work: bool = False):
-        self.code, self.trace = code, trace
+    def __init__(
+        self,
+        code: MachineCode,
+        trace: Trace,
+        dtype: str,
+        temporaries: int = 0,
+        long_work: bool = False,
+        overwrites: bool = False,
+        apart: bool = False,
+    ):
+        self.code, self.trace, self.overwrites = code, trace, overwrites
         self.type, self.temporaries = C_TYPE[dtype], temporaries
         self.homes: dict[Slot, AnyHome] = {}  # for numbers that have left, if they come back
         self.patience = 1
@@ -391,7 +406,7 @@ class Native:
         self.on_numbers: Callable[..., Any] = lambda numbers: NotImplemented
         at = machine()
         if at is not None:
-            self.table = self.new_table(long_work)
+            self.table = self.new_table(long_work, apart)
             self.on_numbers = at.method("on_numbers", self.table)
 
     def __call__(self, numbers: list[float]) -> Any:
@@ -400,7 +415,7 @@ class Native:
             y = self.on_numbers(numbers)
         return self.one_by_one(numbers) if y is NotImplemented else y
 
-    def new_table(self, long_work: bool) -> Table:
+    def new_table(self, long_work: bool, apart: bool) -> Table:
         trace, unit = self.trace, ctypes.sizeof(self.type)
         table = Table(settled=LEFT, main=self.code.address("main"), single=unit == 4, long_work=long_work)
         table.alone = 0 if trace.in_memory else 1 if unit == 4 else 2
@@ -408,6 +423,7 @@ class Native:
         for name, size in sizes.items():
             setattr(table, name, table.size)
             table.size += (size * unit // ALIGNMENT + 2) * ALIGNMENT
+        table.apart, table.borrows = trace.array[0] * unit, apart and not long_work
         table.inputs, table.outputs = trace.inputs, len(trace.tape.outputs) - len(trace.set)
         kept: list[Any] = []
         numbers = [LIST, trace.inputs, *([NUMBERS, trace.inputs] if trace.inputs else [])]
@@ -433,7 +449,7 @@ class Native:
                 return False
             slots = [*trace.live, *trace.set]
             narrowed, widened = (trace.set, ()) if table.single else ((), trace.set)
-            found = homes(slots, self.homes, [self], narrowed, widened)
+            found = homes(slots, self.homes, [self], narrowed, widened, max(table.outputs * unit, ALIGNMENT))
             if found is None:
                 return False
             read, written = found[: len(trace.live)], found[len(trace.live) :]
@@ -443,9 +459,7 @@ class Native:
                 if self.homes[slot].__class__ is Home and former.get(slot).__class__ is NarrowHome:
                     self.homes[slot] = former[slot]
             reads, writes = runs(read, 0, unit), runs(written, table.outputs, unit)
-            whole = len(reads) == 1 and reads[0].narrow == table.single and reads[0].home % ALIGNMENT == 0
-            # A snapshot is better where other threads go on meanwhile: they may change homes, or even let them go.
-            table.direct = reads[0].home if whole and not table.long_work else None
+            table.direct, table.over = self.in_place(reads, writes, written)
             for name, part in (("reads", reads), ("writes", writes)):
                 setattr(table, name, ctypes.addressof(part))
                 setattr(table, f"{name}_end", ctypes.addressof(part) + ctypes.sizeof(part))
@@ -455,6 +469,27 @@ class Native:
             if narrowed and not all(home._b_base_.wide for home in wide):
                 table.settled, self.patience = self.patience, min(2 * self.patience, PATIENCE)
             return True
+
+    def in_place(self, reads: Any, writes: Any, written: list[AnyHome]) -> tuple[int | None, int | None]:
+        """The addresses of homes that can stand for w and for y.
+
+        There are none where other threads go on meanwhile: they may change homes, or even let them go. A call that may
+        fail must not set anything before it is over.
+        """
+        table, trace, unit = self.table, self.trace, ctypes.sizeof(self.type)
+        if table is None or table.long_work:
+            return None, None
+        whole = len(reads) == 1 and reads[0].narrow == table.single and reads[0].home % ALIGNMENT == 0
+        direct = reads[0].home if whole else None
+        if len(writes) != 1 or writes[0].narrow != table.single or writes[0].count < LEAST or trace.checks:
+            return direct, None
+        block: Any = written[0]._b_base_
+        first, outputs = writes[0].home, table.outputs * unit
+        if outputs and (first != ctypes.addressof(block) or outputs > block.front):
+            return direct, None
+        if direct is not None and direct < first + writes[0].count * unit and first < direct + reads[0].count * unit:
+            direct = direct if self.overwrites and direct == first else None  # else a copy of w
+        return direct, first - outputs
 
     def homes_left(self) -> None:
         """Some number may have left its home: look again before the next call."""
@@ -493,8 +528,9 @@ class Native:
             x[:] = numbers
             w[:] = [live_number(v, name) for v, name in trace.live]
             t = aligned(self.type, self.temporaries)  # in a name of its own: it has to live until main is done
-            main = ctypes.CFUNCTYPE(None, *[Pointer] * 4)(self.code.address("main"))
-            main(*map(ctypes.addressof, (x, w, y, t)))
+            apart = ctypes.addressof(x) + trace.array[0] * ctypes.sizeof(self.type)
+            main = ctypes.CFUNCTYPE(None, *[Pointer] * 5)(self.code.address("main"))
+            main(*map(ctypes.addressof, (x, w, y, t)), apart)
         else:
             y[0] = ctypes.CFUNCTYPE(self.type)(self.code.address("main"))()
         results = list(y)

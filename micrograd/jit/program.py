@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 STRAIGHT = 100  # rows of a tape: a shorter one is not searched for loops
 MANY_SCALARS = 1500  # more, if they are a third of all, compile in linear time only without loops
+LARGE = 1024  # numbers of an argument, or set, that are worth to be worked on where they are
 LONG_WORK = 200_000  # cycles: other threads may go on during a call that takes more, some 50 us
 STAGES = ("tape", "loops", "mlir", "llvm-dialect", "llvm", "asm")
 
@@ -60,6 +61,7 @@ class Code:
         if self.widened is None and (not self.trace.in_memory or len(self.trace.tape) <= STRAIGHT):
             return None, None
         from micrograd.jit.explain import operations
+        from micrograd.jit.inplace import apart
         from micrograd.jit.nests import Block
         from micrograd.jit.roll import roll
         from micrograd.jit.schedule import Target, schedule
@@ -74,7 +76,9 @@ class Code:
             return loops, None  # a long straight line with a few loops in it compiles in linear time as a whole only
         bits, registers = lower.vector_registers()
         target = Target(self.dtype, bits // (32 if self.dtype == "f32" else 64), registers)
-        return loops, self._timed("schedule", lambda: schedule(loops, target))
+        first, count = self.trace.array
+        nests = loops if count < LARGE else apart(loops, first, count)
+        return loops, self._timed("schedule", lambda: schedule(nests, target))
 
     def _cycles(self) -> float:
         """A rough number of cycles that a call takes."""
@@ -120,7 +124,23 @@ class Program(Code):
 
     def __init__(self, trace: Trace, dtype: str, seconds: float = 0.0):
         super().__init__(trace, dtype, seconds)
-        self.native = native.Native(self.code, trace, dtype, self.temporaries, self._cycles() > LONG_WORK)
+        self.native = native.Native(
+            self.code,
+            trace,
+            dtype,
+            self.temporaries,
+            long_work=self._cycles() > LONG_WORK * (4 if len(trace.set) >= LARGE else 1),
+            overwrites=self._overwrites(),
+            apart=self.schedule is not None and "a" in self.schedule.arrays,
+        )
+
+    def _overwrites(self) -> bool:
+        """Whether main may write what is set over what it has read."""
+        if self.schedule is None or len(self.trace.set) < LARGE:
+            return False
+        from micrograd.jit.inplace import may_overwrite
+
+        return may_overwrite(self.schedule, len(self.trace.tape.outputs) - len(self.trace.set))
 
     def __call__(self, numbers: list[float]) -> Any:
         """The answer to the numbers of a call, in the order of its signature."""

@@ -132,6 +132,24 @@ def numbers_in(x: Any) -> Any:
     return array if array.dtype.kind in "fiu" and array.ndim and array.size else None
 
 
+def largest_array(keys: Iterable[Any]) -> tuple[int, int]:
+    """The first number, and how many there are, of the largest array in arguments of these keys."""
+    first = count = total = 0
+    pending = [*keys][::-1]
+    while pending:
+        key = pending.pop()
+        if key in ("number", "value"):
+            total += 1
+        elif key[0] == "array":
+            size = math.prod(key[1])
+            if size > count:
+                first, count = total, size
+            total += size
+        elif key[0] in ("list", "tuple", "named", "dict"):
+            pending += key[-1][::-1]
+    return first, count
+
+
 def arguments(key: Any, symbols: Iterator[Any], unseen: Callable[[Any], Any] | None = None) -> Any:
     """An argument like those of this key, with the next of the symbols (or Values that hold them) for its numbers.
 

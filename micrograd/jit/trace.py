@@ -26,7 +26,7 @@ from micrograd.engine import Value, topological
 from micrograd.jit import short, sweep
 from micrograd.jit.order import ranks
 from micrograd.jit.rows import ArrayArgument, Batch, ListArgument, Unseen
-from micrograd.jit.signature import FIRST_NUMBER, Answer, answer, arguments
+from micrograd.jit.signature import FIRST_NUMBER, Answer, answer, arguments, largest_array
 from micrograd.jit.tape import LONG, Symbol, Tape
 from micrograd.jit.values import SLOTS, Outside, Slot, Traced, patched_classes
 
@@ -78,6 +78,7 @@ class Trace:
     returns: str = "number"  # or "list", of numbers, or "other"
     batch: Batch | None = None  # of a trace in which a vmap ran
     arguments: Sequence[Unseen] = ()  # those whose shape may not matter
+    array: tuple[int, int] = (0, 0)  # the first number, and how many there are, of the largest array of a call
 
     @property
     def in_memory(self) -> bool:
@@ -159,6 +160,7 @@ def trace_function(
         trace.inputs = batch.inputs
         arrange(trace, outside, [function, positional, named])
     trace.arguments = batch.arguments
+    trace.array = largest_array(keys) if not batch.arguments else (0, 0)
     if tape.batch is not None:
         trace.batch = batch
         batch.check(tape.outputs)

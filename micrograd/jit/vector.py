@@ -1043,8 +1043,13 @@ def emit(schedule: Schedule) -> Emitted:
     sizes = {name: schedule.arrays[name].size if name in schedule.arrays else 1 for name in ("x", "w", "y")}
     types = [f"memref<{max(size, 1)}x{element}>" for size in sizes.values()] + [f"memref<{scratch}xi8>"]
     names = ["%x", "%w", "%y", "%t"]
-    # the four do not overlap, and the code reads none of what it writes into %y
-    parameters = ", ".join(f"{name}: {t} {{llvm.noalias}}" for name, t in zip(names, types))
+    if "a" in schedule.arrays:  # an argument that stands elsewhere than the others
+        names.append("%a")
+        types.append(f"memref<{schedule.arrays['a'].size}x{element}>")
+    # the buffers do not overlap, but %y may be written over %w where that is read no more
+    parameters = ", ".join(
+        f"{name}: {t}" + (" {llvm.noalias}" if name not in ("%w", "%y") else "") for name, t in zip(names, types)
+    )
     functions: list[Function] = []
     for item in schedule.items:
         if not functions or functions[-1].count > LONG:
