@@ -276,6 +276,8 @@ class CompiledFunction(Compiled):
 class CompilationsOfModule(Compilations):
     """Those of a module, which may call the methods of its inputs, and runs on each row of an array."""
 
+    one_by_one = False  # the rows can't be run together
+
     def __init__(self, module: Module, dtype: str):
         super().__init__(module, dtype, frozenset(), Value)  # type: ignore[arg-type]  # one's own can be called
 
@@ -295,11 +297,11 @@ class CompilationsOfModule(Compilations):
         inputs = X.shape[1]
         if not len(X):  # what would the shape of an answer be?
             return np.empty((0, *np.shape(self.call([0.0] * inputs))), dtype=precision)
-        if len(X) >= MANY_ROWS and X.dtype.kind in "fiu":
+        if len(X) >= MANY_ROWS and X.dtype.kind in "fiu" and not self.one_by_one:
             try:
                 return self.many_rows.call(X)
             except TraceError:  # perhaps it sets something for each row in turn
-                pass
+                self.one_by_one = True
         y = self.program(key_of_a_list(inputs), inputs).native.rows(X)
         return np.array([self.call(row) for row in X.tolist()], dtype=precision) if y is NotImplemented else y
 
