@@ -32,8 +32,8 @@ LOST = (
 )
 ONCE_ONLY = "the derivative, in numbers, of"
 
-# The transpose of an operation, where that is another one: its row in the engine's table takes tangents forward. Between
-# a number and a number, an operation is its own.
+# The transpose of an operation, where that is another one: its row in the engine's table takes tangents forward. From a
+# number to a number, an operation is its own.
 TRANSPOSES: dict[str, str] = {}
 
 # While a trace runs a function on a row that stands for all, this makes of what all rows share something that each has
