@@ -112,7 +112,7 @@ def buffer(size: int, kind: Any) -> Any:
 
 def address(array: Any) -> int:
     """Where the numbers of an array are."""
-    place: int = array.ctypes.data
+    place: int = array.__array_interface__["data"][0]  # quicker than .ctypes
     return place
 
 
@@ -200,6 +200,7 @@ class OnRows:
         self.kernel, self.axis, self.kind = kernel, phase.axis.root(), shared.dtype
         self.total = shared[phase.place : phase.place + phase.sums]
         self.own = Workspace(kernel, self.kind)
+        self.buffers = *self.own.addresses, address(self.total)
         self.inputs, self.outputs = (Column * len(phase.sources))(), (Column * len(phase.row_outputs))()
         at = 0
         for column, source in zip(self.inputs, phase.sources):
@@ -233,7 +234,7 @@ class OnRows:
             column.array, column.streamed = address(array), array.nbytes >= STREAMED
         self.total.fill(0)
         if rows <= CHUNKS * size:
-            self.run_rows(self.fixed, 0, rows, *self.own.addresses, address(self.total))
+            self.run_rows(self.fixed, 0, rows, *self.buffers)
         else:
             self.in_segments(rows, max(CHUNKS, -(-rows // (size * SEGMENTS))) * size)
 
