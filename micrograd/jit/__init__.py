@@ -137,6 +137,7 @@ class Compilations:
         self.names = parameter_names(function)
         self.programs: dict[Any, Any] = {}
         self.open: dict[Any, list[OpenProgram]] | None = None  # of a function that runs on rows, by key
+        self.recent: OpenProgram | None = None  # the one that was called last
         self.forms = native.Forms()  # of those programs that are tried before anybody looks at the arguments here
         if not static <= set(self.names):
             raise ValueError(f"static_argnames: no parameter is named {', '.join(static - set(self.names))}")
@@ -156,6 +157,10 @@ class Compilations:
 
     def on_rows(self, programs: dict[Any, list[OpenProgram]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The same for a function that runs vmaps: its programs may suit any number of rows."""
+        if self.recent is not None and not kwargs:
+            taken = self.recent.take(args)
+            if taken is not None:
+                return self.recent(*taken)
         numbers: list[float] = []
         arrays: list[Any] = []
         positional = tuple(self.key(i, x, numbers, arrays) for i, x in enumerate(args))
@@ -164,12 +169,14 @@ class Compilations:
         shapes = [array.shape for array in arrays]
         for known in programs.get(key, ()):
             if known.fits(shapes):
+                self.recent = known
                 return known(numbers, arrays)
         start = time.perf_counter()
         trace = trace_function(self.function, key, len(numbers), self.dtype, self.number, arrays=arrays)
-        new = OpenProgram(trace, self.dtype, time.perf_counter() - start)
+        new = OpenProgram(trace, key, self.dtype, time.perf_counter() - start)
         programs.setdefault(key, []).append(new)
         self.programs[key, tuple(new.dimensions)] = new.program
+        self.recent = new
         return new(numbers, arrays)
 
     def key(self, place: int | str, x: Any, numbers: list[float], arrays: list[Any] | None = None) -> Any:
@@ -206,18 +213,43 @@ class Compilations:
 class OpenProgram:
     """A program for arrays of these dimensions, None for those of any length: what the trace has not looked at."""
 
-    def __init__(self, trace: Trace, dtype: str, seconds: float):
+    def __init__(self, trace: Trace, key: Any, dtype: str, seconds: float):
+        import numpy as np
+
         from micrograd.jit.batched import BatchedProgram
 
+        self.array = np.ndarray
+        (_, kinds), (_, names, _) = key
+        plain = not names and all(kind == "number" or kind[:2] == ("rows", "array") for kind in kinds)
+        self.kinds = [None if kind == "number" else kind[2] for kind in kinds] if plain else None
         self.dimensions = [x.fixed() for x in trace.arguments]
         self.seen = [(x.leaf, x.first) for x in trace.arguments if x.elements is not None]
         self.program: Any = (BatchedProgram if trace.batch else Program)(trace, dtype, seconds)
 
+    def take(self, args: tuple[Any, ...]) -> tuple[list[float], list[Any]] | None:
+        """The numbers and the arrays of arguments that need no closer look, all of them floats and numpy's arrays; None
+        if they do."""
+        if self.kinds is None or len(args) != len(self.kinds):
+            return None
+        numbers: list[float] = []
+        arrays: list[Any] = []
+        for x, dimensions in zip(args, self.kinds):
+            if dimensions is None:
+                if x.__class__ is not float:
+                    return None
+                numbers.append(x)
+            elif type(x) is self.array and x.ndim == dimensions and x.dtype.kind in "fiu" and x.size:
+                arrays.append(x)
+            else:
+                return None
+        return (numbers, arrays) if self.fits([x.shape for x in arrays]) else None
+
     def fits(self, shapes: list[tuple[int, ...]]) -> bool:
-        return all(
-            len(shape) == len(fixed) and all(b is None or a == b for a, b in zip(shape, fixed))
-            for shape, fixed in zip(shapes, self.dimensions)
-        )
+        for shape, fixed in zip(shapes, self.dimensions):
+            for a, b in zip(shape, fixed):
+                if b is not None and a != b:
+                    return False
+        return True
 
     def __call__(self, numbers: list[float], arrays: list[Any]) -> Any:
         if self.seen:
