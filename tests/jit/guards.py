@@ -37,7 +37,7 @@ NO_ACCESS = 0  # PROT_NONE
 C = ctypes.CDLL(None, use_errno=True)
 C.aligned_alloc.restype, C.aligned_alloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t, ctypes.c_size_t]
 C.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-MAIN = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)
+MAIN = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 5)
 
 
 class Region:
@@ -75,13 +75,13 @@ class Region:
 class Guarded:
     """What is called in place of a `main`: the same on guarded copies of its buffers.
 
-    `sizes` are those of x, w, y and t in bytes, `unit` that of a number; `gaps` are bytes of t that are no array's.
+    `sizes` are those of x, w, y, t and a in bytes, `unit` that of a number; `gaps` are bytes of t that are no array's.
     Where `partial`, main may leave numbers of y as they are.
     """
 
     def __init__(self, guards, address, sizes, unit, gaps=(), partial=False):
         self.main, self.unit, self.gaps, self.partial = MAIN(address), unit, gaps, partial
-        self.regions = [Region(name, size, guards.pages) for name, size in zip("xwyt", sizes)]
+        self.regions = [Region(name, size, guards.pages) for name, size in zip("xwyta", sizes)]
         self.lock, self.calls, self.violations = threading.Lock(), itertools.count(), guards.violations
         self.callback = MAIN(self.call)
 
@@ -99,15 +99,15 @@ class Guarded:
     def run(self, *addresses):
         at_end = next(self.calls) % 2 == 0
         own = [region.place(at_end) for region in self.regions]
-        x, w, y, t = (region.content for region in self.regions)
-        for region, address in zip((x, w), addresses):
+        x, w, y, t, a = (region.content for region in self.regions)
+        for region, address in zip((x, w, a), (*addresses[:2], addresses[4])):
             if len(region):
                 ctypes.memmove(region.ctypes.data, address, len(region))
-        before = x.copy(), w.copy()
+        before = x.copy(), w.copy(), a.copy()
         self.main(*own)
         for region in self.regions:
             region.check()
-        for name, now, then in zip("xw", (x, w), before):
+        for name, now, then in zip("xwa", (x, w, a), before):
             assert (now == then).all(), f"main has changed {name}"
         for first, last in self.gaps:
             touched = np.flatnonzero(t[first:last] != CANARY)
@@ -184,12 +184,12 @@ class Guards:
         trace, unit = code.trace, 4 if code.dtype == "f32" else 8
         if code.schedule is not None:
             arrays = code.schedule.arrays
-            sizes = [arrays[name].size if name in arrays else 0 for name in "xwy"]
+            sizes = [arrays[name].size if name in arrays else 0 for name in "xwya"]
         elif trace.in_memory:
-            sizes = [trace.inputs, len(trace.live), len(trace.tape.outputs)]
+            sizes = [trace.inputs, len(trace.live), len(trace.tape.outputs), 0]
         else:
             return
-        sizes = [size * unit for size in (*sizes, code.temporaries)]
+        sizes = [size * unit for size in (*sizes[:3], code.temporaries, sizes[3])]
         gaps, partial = getattr(code.schedule, "gaps", ()), code.widened is not None
         main = Guarded(self, code.code.address("main"), sizes, unit, gaps, partial)
         unguarded = code.code.address
@@ -212,12 +212,13 @@ class Guards:
         self.regions.append(Region(name, size, self.pages))
         return self.regions[-1]
 
-    def block_of(self, size):
+    def block_of(self, kind, size, front):
         """As that of homes."""
-        region = self.region("a block of homes", size * ctypes.sizeof(homes.Home))
-        block = (homes.Home * size).from_buffer(region.memory, region.offset)
+        front = -(-front // ALIGNMENT) * ALIGNMENT
+        region = self.region("a block of homes", front + size * ctypes.sizeof(kind))
+        block = (kind * size).from_buffer(region.memory, region.offset + front)
         region.content[:] = 0
-        block.readers = homes.weakref.WeakSet()
+        block.front, block.readers, block.wide = front, homes.weakref.WeakSet(), homes.weakref.WeakSet()
         return block
 
     def buffer(self, size, kind):

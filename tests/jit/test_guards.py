@@ -21,14 +21,14 @@ def main_of(lines):
     """The machine code of a main that does what these lines of LLVM IR say, and writes all of y."""
     stores = [f"%y{i} = getelementptr double, ptr %y, i64 {i}\nstore double 0.0, ptr %y{i}" for i in range(SIZE)]
     body = "\n".join([*stores, *lines])
-    text = f"define void @main(ptr %x, ptr %w, ptr %y, ptr %t) {{\n{body}\nret void\n}}"
+    text = f"define void @main(ptr %x, ptr %w, ptr %y, ptr %t, ptr %a) {{\n{body}\nret void\n}}"
     return lower.MachineCode(text, size=0)
 
 
 def called(code, watch, calls=2, **more):
     """Such a main called so often within guards."""
-    guarded = Guarded(watch, code.address("main"), [SIZE * 8] * 4, unit=8, **more)
-    buffers = [np.ones(SIZE) for _ in range(4)]
+    guarded = Guarded(watch, code.address("main"), [SIZE * 8] * 5, unit=8, **more)
+    buffers = [np.ones(SIZE) for _ in range(5)]
     for _ in range(calls):
         guarded.callback(*[buffer.ctypes.data for buffer in buffers])
     return buffers
@@ -39,7 +39,7 @@ def store(buffer, i, width=1):
     return [f"%at = getelementptr double, ptr %{buffer}, i64 {i}", f"store {t} zeroinitializer, ptr %at, align 8"]
 
 
-@pytest.mark.parametrize("buffer", "xwyt")
+@pytest.mark.parametrize("buffer", "xwyta")
 @pytest.mark.parametrize(("place", "width"), [(-1, 1), (SIZE, 1), (SIZE - 1, 2), (-300, 1), (200, 1)])
 def test_a_write_outside_of_any_buffer_is_found(buffer, place, width):
     code, watch = main_of(store(buffer, place, width)), Guards()
@@ -51,13 +51,13 @@ def test_a_write_outside_of_any_buffer_is_found(buffer, place, width):
 
 def test_what_stays_inside_is_not_reported():
     code, watch = main_of(store("t", 0, 2) + ["store double 7.0, ptr %y"]), Guards()
-    x, _, y, _ = called(code, watch)
+    x, _, y, _, _ = called(code, watch)
     watch.verify()
     assert y.tolist() == [7, 0, 0]
     assert x.tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize("buffer", "xw")
+@pytest.mark.parametrize("buffer", "xwa")
 def test_a_change_of_inputs_is_found(buffer):
     code, watch = main_of(store(buffer, 1)), Guards()
     called(code, watch)
@@ -67,7 +67,7 @@ def test_a_change_of_inputs_is_found(buffer):
 
 def test_an_output_that_is_left_out_is_found_unless_that_is_allowed():
     code = lower.MachineCode(
-        "define void @main(ptr, ptr, ptr %y, ptr) {\nstore double 2.0, ptr %y\nret void\n}", size=0
+        "define void @main(ptr, ptr, ptr %y, ptr, ptr) {\nstore double 2.0, ptr %y\nret void\n}", size=0
     )
     watch = Guards()
     called(code, watch)
