@@ -213,7 +213,7 @@ class Search:
         return inserted(graph, after, terms, edges, reads)
 
     def made(self, rows: Integers, weight: Floats) -> Integers:
-        """The sum that an earlier round has made of each of these rows, times its weight, alone; -1 if there is none."""
+        """What an earlier round has made of each of these rows alone, times its weight; -1 where there is none."""
         graph = self.graph
         sums = np.flatnonzero(graph.lone & (graph.count == 1))
         found = np.full(len(graph.op), -1)

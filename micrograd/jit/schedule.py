@@ -32,6 +32,7 @@ from micrograd.jit.nests import (
     Apply,
     Array,
     Block,
+    Constant,
     Domain,
     Expression,
     Integers,
@@ -67,6 +68,7 @@ BODY = 256  # multiplications that may stand in one loop
 LATENCY = 8  # additions that have to be under way at once to keep the processor busy
 STRIDED = 1.5  # what a number costs that is loaded into one lane
 WEIGHTS = {"div": 4, "sqrt": 6, "pow": 60, "sin": 25, "cos": 25, "erf": 30, "log": 20, "exp": 14}  # beside an addition
+ROOT = 10  # of a small power
 WEIGHTS |= {"tanh": 20, "sigmoid": 20, "softplus": 35}
 
 
@@ -322,9 +324,15 @@ def sums_collapsed(x: Expression) -> Expression:
 def work(x: Expression) -> float:
     """What the operations of an expression cost at one point, beside an addition; a sum counts one of its terms."""
     if isinstance(x, Apply):
-        own = WEIGHTS.get(x.op, 1)
+        own = ROOT if x.op == "pow" and small_exponent(x) is not None else WEIGHTS.get(x.op, 1)
         return own + sum(work(operand) for operand in x.operands)
     return work(x.body) + 1 if isinstance(x, Sum) else 0.0
+
+
+def small_exponent(x: Apply) -> float | None:
+    """The exponent of a power that takes a few multiplications and a square root at most: a whole or a half number."""
+    n = x.operands[1]
+    return n.value if isinstance(n, Constant) and abs(n.value) <= 16 and (2 * n.value).is_integer() else None
 
 
 def lanes(nests: Sequence[Nest], outer: int, turns: int, target: Target) -> Group:

@@ -25,7 +25,7 @@ import numpy as np
 from micrograd.jit import elementary
 from micrograd.jit.emit import MLIR, Emitted, integer_power, literal
 from micrograd.jit.nests import Access, AffineMap, Apply, Array, Block, Constant, Domain, Expression, Nest, Sum
-from micrograd.jit.schedule import Group, Item, Pack, Schedule, Steps, used_by
+from micrograd.jit.schedule import Group, Item, Pack, Schedule, Steps, small_exponent, used_by
 from micrograd.jit.sequential import sums
 from micrograd.jit.tape import COMPARISONS
 
@@ -102,6 +102,20 @@ class Typed:
     def select(self, condition: str, a: str, b: str) -> str:
         of = f"{self.truth}, " if self.truth != "i1" else ""
         return self.add(f"arith.select {condition}, {a}, {b} : {of}{self.t}")
+
+
+def whole_power(m: Typed, x: str, n: int) -> str:
+    return integer_power(m, x, n)  # type: ignore[arg-type]  # it only needs op() and constant()
+
+
+def half_power(m: Typed, x: str, n: float) -> str:
+    """x**n for n = 0.5, 1.5, -0.5...: a power of x or 1/x times its square root; where that is -inf, inf."""
+    x = m.op("arith.divf", m.constant(1.0), x) if n < 0 else x
+    result = m.op("math.sqrt", x)
+    if abs(n) > 1:
+        result = m.op("arith.mulf", whole_power(m, x, int(abs(n))), result)
+    result = m.op("arith.addf", result, m.constant(0.0))  # -0.0 becomes 0.0
+    return m.select(m.compare("oeq", x, m.constant(-math.inf)), m.constant(math.inf), result)
 
 
 class Function:
@@ -457,8 +471,9 @@ class Function:
         if x.op == "where":
             condition, a, b = x.operands
             return m.select(self.truth(condition, at, lanes), self.number(a, at, lanes), self.number(b, at, lanes))
-        if x.op == "pow" and isinstance(n := x.operands[1], Constant) and n.value.is_integer() and abs(n.value) <= 16:
-            return integer_power(m, self.number(x.operands[0], at, lanes), int(n.value))  # type: ignore[arg-type]
+        if x.op == "pow" and (n := small_exponent(x)) is not None:
+            base = self.number(x.operands[0], at, lanes)
+            return half_power(m, base, n) if n % 1 else whole_power(m, base, int(n))
         if x.op in ("add", "sub"):
             a, b = x.operands
             if self.is_product(b, lanes):

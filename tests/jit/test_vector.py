@@ -8,7 +8,7 @@ import pytest
 
 from micrograd import ops
 from micrograd.jit import jit, lower, vector
-from micrograd.jit.nests import Access, AffineMap, Apply, Array, Domain, Nest, Program, Sum, interpret
+from micrograd.jit.nests import Access, AffineMap, Apply, Array, Constant, Domain, Nest, Program, Sum, interpret
 from micrograd.jit.roll import roll
 from micrograd.jit.schedule import Target, schedule
 
@@ -151,3 +151,25 @@ def test_the_largest_number_may_be_none(x):
         given = numbers[:24].reshape(3, 8)
         np.testing.assert_array_equal(y[:11], [*given.max(1), *given.min(0)])
         np.testing.assert_array_equal(interpret(program, numbers[:24], []), y[:11])
+
+
+@pytest.mark.parametrize("target", [Target("f64", 8, 32), Target("f32", 16, 32)], ids=str)
+@pytest.mark.parametrize("n", [0.5, -0.5, 1.5, -1.5, 2.5, -7.5, 2.0, -3.0])
+def test_whole_and_half_powers_are_those_of_ops(n, target):
+    arrays = [Array("x", "input", 64), Array("y", "output", 64)]
+    body = Apply("pow", (Access("x", AffineMap(0, (1,))), Constant(n)))
+    program = Program({a.name: a for a in arrays}, [Nest(Domain((64,)), Access("y", AffineMap(0, (1,))), body)])
+    emitted = vector.emit(schedule(program, target))
+    assert "powf" not in emitted.mlir
+    code = lower.MachineCode(lower.lowered(emitted.mlir), size=0)
+    kind = KINDS[target.element]
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, -1.0, -2.5, 1.0, 1e-30, 1e30, 2.0**-126, 3e38]
+    x = np.zeros(80, kind)
+    x[:64] = [*special, *np.geomspace(1e-4, 1e4, 64 - len(special))]
+    w, y, t = np.zeros(80, kind), np.zeros(80, kind), np.zeros(80, kind)
+    ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)(code.address("main"))(*(b.ctypes.data for b in (x, w, y, t)))
+    with np.errstate(all="ignore"):
+        expected = np.array([ops.power(float(a), n) for a in x[:64]]).astype(kind)
+    tiny = np.abs(expected) < np.finfo(kind).tiny  # where 1/x or a product of it may be subnormal or 0
+    np.testing.assert_allclose(y[:64][~tiny], expected[~tiny], rtol=20 * np.finfo(kind).eps)
+    np.testing.assert_allclose(y[:64][tiny], expected[tiny], atol=np.finfo(kind).tiny)
