@@ -16,7 +16,7 @@ from random_programs import argument_of
 
 import micrograd.jit
 from micrograd.engine import Value
-from micrograd.jit import STAGES, jit
+from micrograd.jit import STAGES, jit, native
 from micrograd.jit.nests import check, interpret
 from micrograd.jit.roll import roll
 from micrograd.jit.signature import signature
@@ -114,7 +114,8 @@ def check_case(case, dtypes=("f64", "f32"), statistics=None, stages=True, pages=
     where there is nothing to compare. With `pages`, the process ends where it touches what is far outside (see guards).
     """
     shortest = micrograd.jit.program.STRAIGHT if case.shortest is None else case.shortest
-    with patch.object(micrograd.jit.program, "STRAIGHT", shortest), Guards(pages) as guards:
+    small = {"STRAIGHT": shortest, "LARGE": 1}  # so that homes and arrays are worked on in place, however few numbers
+    with patch.multiple(micrograd.jit.program, **small), patch.object(native, "LEAST", 1), Guards(pages) as guards:
         return agreement(case, dtypes, statistics or Statistics(), stages, guards)
 
 
