@@ -797,20 +797,29 @@ alone_double:
   ret void
 }
 
-; Whether the numbers in y that must be indices are: whole, from -length up to length - 1. `walk` has y.
-define internal i1 @indices_fit(ptr %table, ptr %walk) {
+; Whether the numbers that must be indices are: whole, from -length up to length - 1. `walk` has y, where they are the
+; last outputs; or x, and `early` has which of x each is.
+define internal i1 @indices_fit(ptr %table, ptr %walk, ptr %early) {
   %outputs = get i64 %table.outputs
   %checks = get i64 %table.checks
   %lengths = get ptr %table.lengths
   %first = sub i64 %outputs, %checks
+  %is_late = icmp eq ptr %early, null
   br label %next
 next:
   %k = phi i64 [0, %0], [%k.1, %look]
   %more = icmp slt i64 %k, %checks
-  br i1 %more, label %look, label %fit
-look:
+  br i1 %more, label %which, label %fit
+which:
   %k.1 = add i64 %k, 1
-  %i = add i64 %first, %k
+  %late = add i64 %first, %k
+  br i1 %is_late, label %look, label %of_x
+of_x:
+  %early.at = getelementptr i64, ptr %early, i64 %k
+  %number = load i64, ptr %early.at
+  br label %look
+look:
+  %i = phi i64 [%late, %which], [%number, %of_x]
   %x = call double @number_of(ptr %walk, i64 %i)
   %length.at = getelementptr double, ptr %lengths, i64 %k
   %length = load double, ptr %length.at
@@ -841,6 +850,14 @@ define internal ptr @run(ptr %table, ptr %block, ptr %walk) {
   %y.block = getelementptr i8, ptr %block, i64 %y.offset
   %t = getelementptr i8, ptr %block, i64 %t.offset
   %a = get ptr %walk.apart
+  %early = get ptr %table.early
+  %is_late = icmp eq ptr %early, null
+  br i1 %is_late, label %prepare, label %look_early
+look_early:
+  put ptr %x, %walk.number
+  %fit_early = call i1 @indices_fit(ptr %table, ptr %walk, ptr %early)
+  br i1 %fit_early, label %prepare, label %misfit
+prepare:
   %over = get ptr %table.over
   %buffered = icmp eq ptr %over, null
   %y = select i1 %buffered, ptr %y.block, ptr %over
@@ -851,7 +868,7 @@ read:
   call void @read_homes(ptr %table, ptr %w.block)
   br label %go
 go:
-  %w = phi ptr [%w.block, %read], [%direct, %0]
+  %w = phi ptr [%w.block, %read], [%direct, %prepare]
   %long_work = get i64 %table.long_work
   %is_short = icmp eq i64 %long_work, 0
   br i1 %is_short, label %short, label %long
@@ -877,7 +894,7 @@ in_place: ; another call may come before the answer is built
   call void @llvm.memcpy.p0.p0.i64(ptr %y.block, ptr %over, i64 %bytes, i1 false)
   br label %answer_it
 look:
-  %fit = call i1 @indices_fit(ptr %table, ptr %walk)
+  %fit = call i1 @indices_fit(ptr %table, ptr %walk, ptr null)
   br i1 %fit, label %write, label %misfit
 misfit:
   call void @release(ptr %table, ptr %block)

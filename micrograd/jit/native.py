@@ -41,6 +41,7 @@ from micrograd.engine import Value
 from micrograd.jit.homes import ALIGNMENT, AnyHome, Home, Homed, NarrowHome, homes, moving
 from micrograd.jit.lower import MachineCode
 from micrograd.jit.signature import Answer, float_of
+from micrograd.jit.tape import INPUT
 from micrograd.jit.trace import SLOTS, Slot, Trace, turn
 from micrograd.ops import whole
 
@@ -86,6 +87,7 @@ class Table(ctypes.Structure):
         ("outputs", Word),  # numbers of y that belong to the answer and the checks, which come last
         ("lengths", Pointer),  # for each check, of how many things its number must be an index: doubles
         ("checks", Word),
+        ("early", Pointer),  # for each check, which number of x it is about; none if some is about another
     )
 
 
@@ -432,8 +434,10 @@ class Native:
         cache = Pointer()
         table.cache = ctypes.addressof(cache)
         lengths = (ctypes.c_double * len(trace.checks))(*[length for length, _ in trace.checks])
+        early = words(checked_inputs(trace))
         table.checks, table.lengths = len(lengths), ctypes.addressof(lengths)
-        setattr(table, "kept", (self.code, codes, kept, cache, lengths))
+        table.early = ctypes.addressof(early) if len(early) else None
+        setattr(table, "kept", (self.code, codes, kept, cache, lengths, early))
         weakref.finalize(table, free_block, cache).atexit = False
         return table
 
@@ -481,7 +485,9 @@ class Native:
             return None, None
         whole = len(reads) == 1 and reads[0].narrow == table.single and reads[0].home % ALIGNMENT == 0
         direct = reads[0].home if whole else None
-        if len(writes) != 1 or writes[0].narrow != table.single or writes[0].count < LEAST or trace.checks:
+        if len(writes) != 1 or writes[0].narrow != table.single or writes[0].count < LEAST:
+            return direct, None
+        if trace.checks and not table.early:
             return direct, None
         block: Any = written[0]._b_base_
         first, outputs = writes[0].home, table.outputs * unit
@@ -540,6 +546,16 @@ class Native:
         for (v, name), number in zip(trace.set, results[first_set:]):
             setattr(v, name, number)
         return trace.answer(results)
+
+
+def checked_inputs(trace: Trace) -> list[int]:
+    """For each check of a trace the number of x that it is about; none if some of them are about other numbers."""
+    end = len(trace.tape.outputs) - len(trace.set)
+    rows = trace.tape.outputs[end - len(trace.checks) : end]
+    numbers = [trace.tape.first[row] for row in rows if trace.tape.codes[row] == INPUT]
+    first, count = trace.array
+    apart = any(first <= number < first + count for number in numbers)  # may stand elsewhere than in x
+    return numbers if len(numbers) == len(rows) and not apart else []
 
 
 def runs(found: list[AnyHome], first: int, unit: int) -> Any:

@@ -204,3 +204,32 @@ def test_many_rows_are_loops():
     tokens = [3, 1, 4, 1, 5, 9, 2, 6]
     assert step(tokens) == sum(W[t][j].data ** 2 for t in tokens for j in range(16))
     assert len(str(step.ir("loops")).splitlines()) < 20
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "kind", [list, np.array, lambda tokens: [Value(t) for t in tokens]], ids=["list", "array", "values"]
+)
+@pytest.mark.parametrize("shift", [0, 1], ids=["given", "calculated"])
+def test_a_wrong_index_sets_nothing_where_code_works_on_homes_themselves(dtype, kind, shift):
+    """The homes are many and lie side by side: they stand for the buffers. Indices are known before, or are not."""
+    W = table(80, 16)
+
+    @jit(dtype=dtype)
+    def step(tokens):
+        rows = [ops.take(W, t - shift if shift else t) for t in tokens]
+        loss = ops.sum([x * x for row in rows for x in row])
+        for v in flat(W):
+            v.grad = 0
+        loss.backward()
+        for v in flat(W):
+            v.data = v.data - 0.125 * v.grad
+        return loss
+
+    for call in range(3):
+        step(kind([5 + shift, 79 + shift, -1 + shift - shift]))
+        before = state(W)
+        for bad in (80 + shift, -81 + shift, 0.5):
+            with pytest.raises(IndexError):
+                step(kind([1.0 + shift, bad, 2.0 + shift]))
+            assert state(W) == before, call
