@@ -29,6 +29,7 @@ from micrograd.jit.graph import (
 from micrograd.jit.nests import Integers
 from micrograd.jit.tape import ABSENT
 
+SHALLOW = 4  # at most so many operations, one inside the other, from leaves to a term that may be missing in a sum
 UNROLLED = 3  # at most so many terms of a class are written one by one; more are a reduction
 PLACES = 4  # more than an operation has operands
 CUTS = 4  # how often classes are cut by who reads their pieces
@@ -70,13 +71,15 @@ class TimeLoop:
 def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classes:
     """Isomorphism classes, numbered so that each comes after those of its operands; the leaves' are 0, 1 and 2.
 
-    The keys are exact, not hashes of what they stand for. Sums of one term, which are that plus a number or times one,
-    are not of a class with longer ones, but for lone ones. The `given` classes come first, some rows and their
-    operation each; whatever their operands, these are of one class.
+    The keys are exact, not hashes of what they stand for. That of a sum is the set of its terms' classes, as far as
+    these tell it (`telling`). Sums of one term, which are that plus a number or times one, are not of a class with
+    longer ones, but for lone ones. The `given` classes come first, some rows and their operation each; whatever their
+    operands, these are of one class.
     """
     of = [0] * len(graph.op)
     table: dict[Any, int] = {}
     class_op = [CONSTANT, WEIGHT, INPUT]
+    depth = [0] * len(class_op)  # how many operations, one inside the other, it takes
     unknown = graph.live.copy()
     unknown[graph.op == COPY] = False
     for rows, o in given:
@@ -84,6 +87,7 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classe
         for i in rows.tolist():
             of[i] = len(class_op)
         class_op.append(o)
+        depth.append(SHALLOW + 1)
     class_of, lone = of.__getitem__, set(np.flatnonzero(graph.lone).tolist())
     op, start, operand = graph.op.tolist(), graph.start.tolist(), graph.operand.tolist()
     for i in np.flatnonzero(unknown).tolist():
@@ -94,7 +98,7 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classe
         first, last = start[i], start[i + 1]
         key: Any
         if o == SUM and (last - first > 1 or i in lone):
-            key = frozenset(map(class_of, operand[first:last]))
+            key = telling(frozenset(map(class_of, operand[first:last])), depth)
         elif o in EXTREMES:
             key = (o, frozenset(map(class_of, operand[first:last])))
         elif o == POW and op[operand[first + 1]] == CONSTANT:
@@ -110,12 +114,40 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classe
         if c is None:
             c = table[key] = len(class_op)
             class_op.append(o)
+            depth.append(1 + max([depth[of[k]] for k in operand[first:last]], default=0))
         of[i] = c
     classes = np.array(of, np.int64)
+    if not given and (classes[graph.operand] > classes[edge_owners(graph)]).any():
+        classes, class_op = shallow_first(classes, class_op, depth)
     live = np.flatnonzero(graph.live & (graph.op != COPY))
     members = in_place(graph, classes, live)
     starts = np.searchsorted(classes[members], np.arange(len(class_op) + 1))
     return Classes(classes, class_op, members, starts)
+
+
+def telling(kinds: frozenset[int], depth: list[int]) -> frozenset[int]:
+    """The classes of a sum's terms that tell its class: not those that take no more than a few operations on leaves, if
+    others take more, nor leaves, if there are others.
+
+    Where the points of a border stay as they are, they are leaves, and what is next to them would in every step be
+    of a class of its own; and in the next step what is next to that.
+    """
+    if len(kinds) == 1:
+        return kinds
+    depths = [depth[c] for c in kinds]
+    deepest, least = max(depths), min(depths)
+    shallow = SHALLOW if deepest > SHALLOW else 0
+    if least > shallow or deepest == 0:
+        return kinds
+    return frozenset([c for c in kinds if depth[c] > shallow])
+
+
+def shallow_first(classes: Integers, class_op: list[int], depth: list[int]) -> tuple[Integers, list[int]]:
+    """Classes numbered anew: first those that sums of deeper ones may read without this showing in their class."""
+    order = np.argsort(np.array(depth) > SHALLOW, kind="stable")
+    new = np.empty_like(order)
+    new[order] = np.arange(len(order))
+    return new[classes], [class_op[c] for c in order.tolist()]
 
 
 def in_place(graph: Graph, classes: Integers, rows: Integers) -> Integers:
@@ -124,6 +156,20 @@ def in_place(graph: Graph, classes: Integers, rows: Integers) -> Integers:
     belongs = graph.belongs[rows]
     known = np.bincount(classes[rows], belongs != ABSENT) == np.bincount(classes[rows])
     return rows[np.lexsort([np.where(known[classes[rows]], belongs, rows), classes[rows]])]
+
+
+def operand_classes(graph: Graph, of: Integers, many: int, copies: bool = True) -> list[set[int]]:
+    """For each of so many classes the classes of its rows' operands that are no leaves; `of` has each row's."""
+    owner = edge_owners(graph)
+    kept = of[graph.operand] > INPUT
+    if not copies:
+        kept &= graph.op[owner] != COPY
+    pairs = of[owner[kept]] * many + of[graph.operand[kept]]
+    pairs = np.unique(pairs[np.diff(pairs, prepend=-1) != 0])
+    operands: list[set[int]] = [set() for _ in range(many)]
+    for reader, operand in zip((pairs // many).tolist(), (pairs % many).tolist()):
+        operands[reader].add(operand)
+    return operands
 
 
 def by_reader(graph: Graph, classes: Classes) -> Classes:

@@ -34,8 +34,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from micrograd.jit.classes import Classes, TimeLoop, classify
-from micrograd.jit.graph import CONSTANT, COPY, INPUT, MUL, POW, REDUCTIONS, Bools, Graph, edges_of
+from micrograd.jit.classes import Classes, TimeLoop, classify, operand_classes
+from micrograd.jit.graph import CONSTANT, INPUT, MUL, POW, REDUCTIONS, Bools, Graph, edges_of
 from micrograd.jit.nests import Integers
 
 LEVELS = 1  # how deep classes have to look alike
@@ -96,14 +96,13 @@ def merge(graph: Graph, found: list[Recurrence]) -> Classes | None:
 
 def uniform(graph: Graph, classes: Classes, rows: Integers) -> bool:
     """Whether the operands of all rows are of the same classes."""
+    if graph.op[rows[0]] in REDUCTIONS:
+        return True  # which may have terms of classes of which others have none
     edges, owner = edges_of(graph, rows)
     of = classes.of[graph.operand[edges]]
-    if graph.op[rows[0]] in (MUL, *REDUCTIONS):
+    if graph.op[rows[0]] == MUL:
         order = np.lexsort([of, owner])
         owner, of = owner[order], of[order]
-    if graph.op[rows[0]] in REDUCTIONS:
-        fresh = (np.diff(of, prepend=-1) != 0) | (np.diff(owner, prepend=-1) != 0)
-        owner, of = owner[fresh], of[fresh]
     each = len(of) // len(rows)
     same = len(of) == each * len(rows) and (owner.reshape(-1, each) == np.arange(len(rows))[:, None]).all()
     return bool(same and (of.reshape(-1, each) == of[:each]).all())
@@ -124,7 +123,7 @@ def in_order(graph: Graph, classes: Classes, found: list[Recurrence]) -> Classes
             members[c + k] = recurrence.rows[:, part].ravel()
         sizes.append(len(parts))
         c += len(parts)
-    new = after_operands(unit, class_operands(graph, classes, members), INPUT + 1)
+    new = after_operands(unit, operand_classes(graph, classes.of, many), INPUT + 1)
     if new is None:
         return None
     loops, c = [], INPUT + 1
@@ -141,19 +140,6 @@ def in_order(graph: Graph, classes: Classes, found: list[Recurrence]) -> Classes
     start = np.concatenate([[0], np.cumsum([len(members[c]) for c in old])])
     ops = [classes.op[c] for c in old]
     return Classes(new[classes.of], ops, np.concatenate([members[c] for c in old]), start, loops)
-
-
-def class_operands(graph: Graph, classes: Classes, members: list[Integers]) -> list[set[int]]:
-    """For each class the classes of its operands."""
-    last = np.array([rows[-1] for rows in members[INPUT + 1 :]], np.int64)
-    copies = np.flatnonzero(graph.op == COPY)
-    edges, owner = edges_of(graph, np.concatenate([last, copies]))
-    owner_class = np.concatenate([np.arange(INPUT + 1, len(members)), classes.of[copies]])[owner]
-    pairs = np.unique(owner_class * len(members) + classes.of[graph.operand[edges]])
-    operands: list[set[int]] = [set() for _ in members]
-    for pair in pairs.tolist():
-        operands[pair // len(members)].add(pair % len(members))
-    return operands
 
 
 def after_operands(unit: list[int], operands: list[set[int]], leaves: int) -> Integers | None:

@@ -19,7 +19,8 @@ The steps, each of a cost linear in the size of the tape:
 1. `graph`: decode the tape into columns, without its dead rows and its additions of 0, and flatten chains of additions
    into sums of any length, of terms with coefficients.
 2. `classes`: rows of one isomorphism class are the same operation of rows of the same classes. A sum's class is the set
-   of its terms' classes, so that the ragged sums at a border stay with the others.
+   of its terms' classes, so that the ragged sums at a border stay with the others, shallow ones left out if there are
+   deeper ones.
 3. `lone`: what stands alone where its like are sums of several terms is a sum, too, of one term.
 4. `recurrence`: find steps that each wait for the one before. All of them are then of the same classes, and their nests
    stand in a time loop.
@@ -38,7 +39,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from micrograd.jit.boxes import Arrangement, IrregularError, affine_fit, arrangement, arrangements, grid, perfect
-from micrograd.jit.classes import UNROLLED, TimeLoop, by_class, by_reader, classify, fuse
+from micrograd.jit.classes import UNROLLED, TimeLoop, by_class, by_reader, classify, fuse, operand_classes
 from micrograd.jit.graph import CONSTANT, COPY, INPUT, NAMES, OUTPUT, WEIGHT, Bools, decode, flatten
 from micrograd.jit.layout import Layout, Terms, even, even_terms, ragged_terms
 from micrograd.jit.lone import with_lone_terms
@@ -347,7 +348,7 @@ class Roller:
         pattern = by_pattern(statement, n)
         cuts = [(pattern, most), (by_break(statement, order[:n], with_terms=True), FEW_PIECES)]
         if pattern.max(initial=0) == 0:
-            cuts = [(by_break(statement, order[:n]), most)]
+            cuts = [(by_break(statement, order[:n]), most), (by_run(statement, order[:n]), FEW_PIECES)]
         for cut, limit in cuts:
             many = int(cut.max(initial=0)) + 1
             if many == 1 or depth == 0 or many > (min(limit, len(best) - 1) if best else limit):
@@ -420,12 +421,10 @@ class Roller:
         for c in self.nests:
             looped.update(self.fusion.parts[c])
         self.looped_classes = np.array([c in looped for c in range(len(phase))])
-        rows = self.classes.members[self.classes.start[INPUT + 1 : -1]]
-        begin, end = self.graph.start[rows].tolist(), self.graph.start[rows + 1].tolist()
-        of = self.classes.of[self.graph.operand].tolist()
+        operands = operand_classes(self.graph, self.classes.of, len(phase), copies=False)
         loops = {loop.stop - 1: loop for loop in self.classes.loops}
-        for c, first, last in zip(range(INPUT + 1, len(phase)), begin, end):
-            for q in set(of[first:last]):
+        for c in range(INPUT + 1, len(phase)):
+            for q in operands[c]:
                 phase[c] = max(phase[c], phase[q] + (q in looped and c not in looped))
             if c in loops:
                 own = range(loops[c].first, loops[c].stop)
@@ -572,17 +571,41 @@ def in_order_of_appearance(numbers: Integers) -> Integers:
 
 def by_break(statement: Statement, order: Integers, with_terms: bool = False) -> Integers:
     """Cut the rows where they, or their first terms too, step as they do nowhere else: a number for each piece."""
-    n = len(order)
+    steps = np.diff(places_of(statement, order, with_terms), axis=0)
+    if not len(steps):
+        return np.zeros(len(order), np.int64)
+    _, inverse, count = np.unique(steps, axis=0, return_inverse=True, return_counts=True)
+    return np.concatenate([[0], np.cumsum(count[inverse.ravel()] == 1)])
+
+
+def by_run(statement: Statement, order: Integers) -> Integers:
+    """Cut the rows into runs of even steps, or of pairs of rows that follow each other evenly, as those of a frame do: a
+    number for each piece; one piece if there are too many."""
+    places, n = places_of(statement, order, True), len(order)
+    cut, begin = np.zeros(n, np.int64), 0
+    for piece in range(FEW_PIECES):
+        ahead = places[begin:]
+        length = 0
+        for many in (1, 2):
+            steps = ahead[many:] - ahead[:-many]
+            uneven = (steps != steps[:1]).any(1)
+            run = int(np.argmax(uneven)) if uneven.any() else len(steps)
+            length = max(length, min((run // many + 1) * many, len(ahead)))
+        cut[begin : begin + length] = piece
+        begin += length
+        if begin == n:
+            return cut
+    return np.zeros(n, np.int64)
+
+
+def places_of(statement: Statement, order: Integers, with_terms: bool) -> Integers:
+    """What each row reads and writes; `with_terms`, also the first term of each sum, where each row has one."""
     columns = [statement.scopes[0].places(), order[:, None]]
     for scope in statement.scopes[1:] if with_terms else ():
         first = np.flatnonzero(np.diff(scope.owner, prepend=-1))
-        if len(first) == n:
+        if len(first) == len(order):
             columns.append(scope.places()[first])
-    steps = np.diff(np.concatenate(columns, 1), axis=0)
-    if not len(steps):
-        return np.zeros(n, np.int64)
-    _, inverse, count = np.unique(steps, axis=0, return_inverse=True, return_counts=True)
-    return np.concatenate([[0], np.cumsum(count[inverse.ravel()] == 1)])
+    return np.concatenate(columns, 1)
 
 
 def roll(tape: Tape) -> Program:

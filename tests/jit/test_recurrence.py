@@ -8,7 +8,7 @@ from micrograd import ops
 from micrograd.engine import Value
 from micrograd.jit.classes import classify
 from micrograd.jit.graph import decode, flatten
-from micrograd.jit.nests import Loop, interpret
+from micrograd.jit.nests import Loop, check, interpret
 from micrograd.jit.recurrence import periodic, recurrences
 from micrograd.jit.roll import roll
 
@@ -168,3 +168,42 @@ def test_gradients_are_in_the_order_of_the_values_that_they_belong_to(weight):
     assert not [array for array in program.arrays.values() if array.kind == "indices"]
     x = np.random.default_rng(0).normal(size=36).tolist()
     np.testing.assert_allclose(interpret(program, x, []), programs.outputs_of(tape, x, []), rtol=1e-9)
+
+
+def test_points_of_a_border_that_stay_as_they_are_do_not_keep_the_others_out_of_a_loop():
+    """Next to the border a point reads leaves in every step, and would be of a class of its own; then what is next."""
+    n = 12
+    p = programs.Program()
+    u = p.x(n)
+    for _ in range(20):
+        flux = [0.5 * v * v for v in u]
+        u = [u[0], *(0.9 * u[i] - 0.1 * (flux[i + 1] - flux[i - 1]) for i in range(1, n - 1)), u[-1]]
+    loss = sum(v * v for v in u)
+    tape = p.give(loss, u)
+    program = roll(tape)
+    assert [loop.extent for loop in program.items if isinstance(loop, Loop)] == [20]
+    check(program)
+    x = np.random.default_rng(0).normal(size=n).tolist()
+    np.testing.assert_allclose(interpret(program, x, []), programs.outputs_of(tape, x, []), rtol=1e-9)
+
+
+def test_a_class_is_after_those_that_do_not_tell_it():
+    """The second sum has a term that the first has not, calculated later, of a class that no other sum reads."""
+    p = programs.Program()
+    x, w = p.x(6), p.w(6)
+    deep = x
+    for _ in range(6):
+        deep = [ops.sin(v) for v in deep]
+    sums = [deep[0] + deep[1] + x[0]]
+    late = ops.exp(w[0] * x[3])
+    tape = p.give([*sums, *(deep[k] + deep[k + 1] + late for k in range(1, 5))])
+    graph = flatten(decode(tape))
+    classes = classify(graph)
+    owner = np.repeat(np.arange(len(graph.op)), graph.count)
+    assert (classes.of[graph.operand] < classes.of[owner]).all()
+    program = roll(tape)
+    check(program)
+    numbers = [0.3, 0.1, -0.2, 0.5, 0.7, -0.6]
+    np.testing.assert_allclose(
+        interpret(program, numbers, numbers), programs.outputs_of(tape, numbers, numbers), rtol=1e-12
+    )
