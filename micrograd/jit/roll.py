@@ -579,7 +579,7 @@ def by_break(statement: Statement, order: Integers, with_terms: bool = False) ->
 
 
 def by_run(statement: Statement, order: Integers) -> Integers:
-    """Cut the rows into runs of even steps, or of pairs of rows that follow each other evenly, as those of a frame do: a
+    """Cut the rows into runs of even steps, or of pairs of rows that follow each other evenly, as a frame's sides do: a
     number for each piece; one piece if there are too many."""
     places, n = places_of(statement, order, True), len(order)
     cut, begin = np.zeros(n, np.int64), 0
