@@ -102,7 +102,7 @@ class Guarded:
         x, w, y, t, a = (region.content for region in self.regions)
         shared = slice(0, 0)  # of y: what stands there before, where w and y are the same homes
         over = addresses[1] - addresses[2]
-        if 0 <= over and over + len(w) <= len(y) and len(w):
+        if over >= 0 and over + len(w) <= len(y) and len(w):
             shared = slice(over, over + len(w))
             w, own[1] = y[shared], own[2] + over
         for region, address in zip((x, w, a), (*addresses[:2], addresses[4])):

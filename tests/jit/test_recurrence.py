@@ -164,7 +164,8 @@ def test_gradients_are_in_the_order_of_the_values_that_they_belong_to(weight):
     tape = plate(6, 10, lambda near, own: 0.2 * (sum(near) + weight * own) + (own if weight else 0.0))
     program = roll(tape)
     forward, backward = (loop.extent for loop in program.items if isinstance(loop, Loop))
-    assert forward >= 9 and backward >= 8
+    assert forward >= 9
+    assert backward >= 8
     assert not [array for array in program.arrays.values() if array.kind == "indices"]
     x = np.random.default_rng(0).normal(size=36).tolist()
     np.testing.assert_allclose(interpret(program, x, []), programs.outputs_of(tape, x, []), rtol=1e-9)
