@@ -29,11 +29,12 @@ import numpy as np
 
 from micrograd.jit import native
 from micrograd.jit.lower import MachineCode
+from micrograd.jit.nests import Program
 from micrograd.jit.phases import Phase, Plan, cut
 from micrograd.jit.program import STAGES, Code
 from micrograd.jit.rows import Axis, RowOutput, Source
 from micrograd.jit.trace import Trace
-from micrograd.jit.widen import Chunk, widened
+from micrograd.jit.widen import Chunk, row_by_row, widened
 
 PRECISION: dict[str, Any] = {"f32": np.float32, "f64": np.float64}
 ALIGNMENT, SPARE = 64, 64  # bytes
@@ -168,9 +169,16 @@ class Kernel:
             rows = MANY_ROWS
             if operations > LARGE_ROW:  # then a chunk that is half empty costs
                 rows = max(FEW_ROWS, min(MANY_ROWS, -(-phase.rows // FEW_ROWS) * FEW_ROWS))
-            self.chunk = Chunk(rows, phase.columns, phase.wide_outputs, phase.columns > MANY_COLUMNS)
-            self.code = Code(trace, dtype, widened=lambda loops: widened(loops, self.chunk))
+            arrays = *(source.columns for source in phase.sources), *([1] if phase.masked else [])
+            self.chunk = Chunk(rows, phase.columns, phase.wide_outputs, arrays)
+            self.code = Code(trace, dtype, widened=self.widened)
         self.main = ctypes.CFUNCTYPE(None, *[Pointer] * 4)(self.code.code.address("main"))
+
+    def widened(self, loops: Program) -> Program:
+        """The loops for a chunk of rows."""
+        if self.phase.columns > MANY_COLUMNS:
+            self.chunk = row_by_row(loops, self.chunk)
+        return widened(loops, self.chunk)
 
     def sizes(self) -> tuple[int, int, int]:
         """The elements of x, y and t of a phase on rows."""
@@ -205,8 +213,8 @@ class OnRows:
         at = 0
         for column, source in zip(self.inputs, phase.sources):
             column.columns = source.columns
-            column.row, column.column = (chunk.columns, 1) if chunk.row_by_row else (1, chunk.rows)
-            column.at = at * column.column
+            column.row, column.column = (source.columns, 1) if chunk.row_by_row else (1, chunk.rows)
+            column.at = at * chunk.rows
             at += source.columns
         wide = 0
         for column, output in zip(self.outputs, phase.row_outputs):
@@ -219,8 +227,8 @@ class OnRows:
             *(x for part in (self.inputs, self.outputs) for x in (ctypes.addressof(part), end(part))),
             wide * chunk.rows,
             phase.sums,
-            at * (1 if chunk.row_by_row else chunk.rows),
-            0 if not phase.masked else chunk.columns if chunk.row_by_row else 1,
+            at * chunk.rows,
+            int(phase.masked),
         )
         self.fixed = ctypes.addressof(self.parameters)
         self.run_rows = driver("f32" if self.kind.itemsize == 4 else "f64").run
@@ -232,7 +240,6 @@ class OnRows:
         for column, output in zip(self.outputs, phase.row_outputs):
             results[output] = array = memory.array((rows, column.columns), self.kind)
             column.array, column.streamed = address(array), array.nbytes >= STREAMED
-        self.total.fill(0)
         if rows <= CHUNKS * size:
             self.run_rows(self.fixed, 0, rows, *self.buffers)
         else:
@@ -241,7 +248,7 @@ class OnRows:
     def in_segments(self, rows: int, each: int) -> None:
         """The same for many rows: so many at a time, by several threads if wanted."""
         starts = range(0, rows, each)
-        sums = np.zeros((len(starts), len(self.total)), self.kind)
+        sums = np.empty((len(starts), len(self.total)), self.kind)
         first, step = address(sums), sums.strides[0]
 
         def work(which: range, own: Workspace) -> None:
@@ -254,7 +261,8 @@ class OnRows:
         work(shares[0], self.own)
         for task in tasks:
             task.result()
-        for part in sums:
+        self.total[:] = sums[0]
+        for part in sums[1:]:
             self.total += part
 
 

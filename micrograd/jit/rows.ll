@@ -63,7 +63,17 @@ columns.too:
   %to.flat = icmp eq i64 %to.column, 1
   %from.flat = icmp eq i64 %from.column, 1
   %in.rows = and i1 %to.flat, %from.flat
-  br i1 %in.rows, label %by.row, label %one.by.one
+  br i1 %in.rows, label %whole.rows, label %one.by.one
+whole.rows: ; and perhaps the rows, too
+  %to.packed = icmp eq i64 %to.row, %columns
+  %from.packed = icmp eq i64 %from.row, %columns
+  %all = and i1 %to.packed, %from.packed
+  br i1 %all, label %at.once, label %by.row
+at.once:
+  %elements = mul i64 %rows, %columns
+  %all.bytes = mul i64 %elements, $BYTES
+  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %from, i64 %all.bytes, i1 false)
+  ret void
 
 by.column: ; the rows of a column lie side by side
   %bytes = mul i64 %rows, $BYTES
@@ -164,8 +174,8 @@ done:
   ret void
 }
 
-; The rows from `first` to `last` of a Pass. x, y and t are buffers for one chunk; sums, which begin as zeros, get what
-; the chunks have of them.
+; The rows from `first` to `last` of a Pass. x, y and t are buffers for one chunk; sums get what the chunks have
+; of them.
 define void @run(ptr %pass, i64 %first, i64 %last, ptr %x, ptr %y, ptr %t, ptr %sums) {
   %main = get ptr %pass.main
   %shared = get ptr %pass.shared
@@ -238,10 +248,17 @@ mask.set:
   br label %mask.next
 work:
   call void %main(ptr %x, ptr %shared, ptr %y, ptr %t)
+  %is.first = icmp eq i64 %row, %first
+  br i1 %is.first, label %first.sums, label %more.sums
+first.sums:
+  %sums.bytes = mul i64 %sums.count, $BYTES
+  call void @llvm.memcpy.p0.p0.i64(ptr %sums, ptr %y.sums, i64 %sums.bytes, i1 false)
+  br label %output
+more.sums:
   call void @accumulate(ptr %sums, ptr %y.sums, i64 %sums.count)
   br label %output
 output:
-  %out = phi ptr [%outputs, %work], [%out.1, %copied.out]
+  %out = phi ptr [%outputs, %first.sums], [%outputs, %more.sums], [%out.1, %copied.out]
   %no.more.outputs = icmp eq ptr %out, %outputs.end
   br i1 %no.more.outputs, label %outputs.done, label %copy.out
 copy.out:

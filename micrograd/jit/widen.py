@@ -52,12 +52,23 @@ from micrograd.jit.tape import ROW_SUM
 
 @dataclass(frozen=True)
 class Chunk:
-    """So many rows, of so many columns and outputs each; `row_by_row` if x has one after the other."""
+    """So many rows, of so many columns and outputs each. The columns are those of some arrays, of `arrays[k]` columns
+    each, one array after the other; `row_by_row` if x has the rows of an array one after the other."""
 
     rows: int
     columns: int
     outputs: int
+    arrays: tuple[int, ...] = ()
     row_by_row: bool = False
+
+    def array_of(self, column: int) -> tuple[int, int]:
+        """The first column of the array that a column is of, and how many it has."""
+        first = 0
+        for columns in self.arrays:
+            if column < first + columns:
+                return first, columns
+            first += columns
+        raise IndexError(column)
 
 
 class Widener:
@@ -96,7 +107,7 @@ class Widener:
             if any(inner is access for inner in accesses(reduction)):
                 extents += reduction.domain.extents
         if len(extents) != len(access.map.strides):
-            return 0, self.program.arrays["s"].size
+            return 0, self.program.arrays[access.array].size
         ends = [stride * (extent - 1) for stride, extent in zip(access.map.strides, extents)]
         offset = access.map.offset
         return offset + sum(min(end, 0) for end in ends), offset + sum(max(end, 0) for end in ends)
@@ -230,18 +241,20 @@ class Widener:
             narrow = self.narrowed(access)
             gather = None if narrow.gather is None else self.access(narrow.gather, outer)
             return Access(narrow.array, spread(narrow.map, outer, 0), gather)
-        scale, stride = chunk.rows, 1
-        if self.program.arrays[access.array].kind == "input" and chunk.row_by_row:
-            scale, stride = 1, chunk.columns
         if access.array == "s" and affine.offset not in self.side_by_side:
             name = f"s{affine.offset}"
             self.arrays.setdefault(name, Array(name, "temporary", chunk.rows))
             return Access(name, spread(AffineMap(0, affine.strides), outer, 1))
+        if self.program.arrays[access.array].kind == "input" and chunk.row_by_row:
+            first, columns = chunk.array_of(affine.offset)
+            there = AffineMap(first * (chunk.rows - 1) + affine.offset, affine.strides)
+            return Access(access.array, spread(there, outer, columns))
+        scale = chunk.rows
         scaled = AffineMap(affine.offset * scale, tuple(s * scale for s in affine.strides))
         gather = None
         if access.gather is not None:
             gather = Access(self.scaled_table(access.gather.array, scale), spread(access.gather.map, outer, 0))
-        return Access(access.array, spread(scaled, outer, stride), gather)
+        return Access(access.array, spread(scaled, outer, 1), gather)
 
     def scaled_table(self, name: str, scale: int) -> str:
         """The name of a table of indices into an array that has become wide."""
@@ -287,6 +300,20 @@ def contains_sum(x: Expression) -> bool:
 def spread(affine: AffineMap, outer: int, stride: int) -> AffineMap:
     """The map with one stride more, behind the first `outer` ones."""
     return AffineMap(affine.offset, (*affine.strides[:outer], stride, *affine.strides[outer:]))
+
+
+def row_by_row(program: Program, chunk: Chunk) -> Chunk:
+    """The chunk with the rows of each array one after the other, unless some access goes from one array to another."""
+    widener = Widener(program, chunk)
+    for nest in program.statements():
+        for access in nest_accesses(nest):
+            if access.array in program.arrays and program.arrays[access.array].kind == "input":
+                low, high = widener.reach(nest, access)
+                if access.gather or not 0 <= low <= high < chunk.columns:
+                    return chunk
+                if chunk.array_of(low) != chunk.array_of(high):
+                    return chunk
+    return replace(chunk, row_by_row=True)
 
 
 def widened(program: Program, chunk: Chunk) -> Program:

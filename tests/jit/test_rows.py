@@ -110,6 +110,23 @@ def test_arrays_of_other_types_and_strides_are_read_as_they_are():
     assert agree(f(np.asfortranarray(X), k), X[:, 0] + 10 * X[:, 1] + 100 * k)
 
 
+@pytest.mark.parametrize("columns", [(20, 3), (64, 10), (1, 40), (17,)])
+def test_rows_of_many_numbers_are_left_one_after_the_other(columns):
+    def of_row(*parts):
+        return sum(a * a for a in parts[0]) + sum((i + 1) * b for part in parts for i, b in enumerate(part))
+
+    compiled = jit(vmap(of_row), dtype="f64")
+    for rows in ROWS:
+        given = [numbers(rows, many, seed=many + rows) for many in columns]
+        assert agree(compiled(*given), np.array([of_row(*parts) for parts in zip(*given)]))
+
+
+def test_a_loop_over_two_arguments_at_once_may_go_from_one_to_the_other():
+    compiled = jit(vmap(lambda x, y: sum(a * a for a in [*x, *y])), dtype="f64")
+    X, Y = numbers(70, 30), numbers(70, 30, seed=1)
+    assert agree(compiled(X, Y), (X * X).sum(1) + (Y * Y).sum(1))
+
+
 def test_arrays_give_arrays_and_lists_give_lists():
     f = jit(vmap(lambda x: (x, x > 0)), dtype="f32")
     values, signs = f(np.array([1.0, -2.0, 3.0]))
