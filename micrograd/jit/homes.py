@@ -201,8 +201,13 @@ def homes(
     with moving:
         found: dict[Slot, AnyHome] = {}
         homeless: dict[Slot, float] = {}
+        get = {name: slot.__get__ for name, slot in SLOTS.items()}
         for slot in slots:
-            content: Any = SLOTS[slot[1]].__get__(slot[0]) if has(slot) else None
+            v, name = slot
+            try:
+                content = get[name](v)
+            except AttributeError:  # deleted
+                return None
             if content.__class__ in KINDS:
                 found[slot] = content
             elif (number := as_float(content)) is not None:
@@ -242,12 +247,3 @@ def homes(
         for block in blocks_of(found[slot] for slot in widened):
             block.wide.update(readers)
         return result
-
-
-def has(slot: Slot) -> bool:
-    """Does the slot hold anything?"""
-    try:
-        SLOTS[slot[1]].__get__(slot[0])
-    except AttributeError:
-        return False
-    return True

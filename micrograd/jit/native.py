@@ -453,7 +453,8 @@ class Native:
                 return False
             slots = [*trace.live, *trace.set]
             narrowed, widened = (trace.set, ()) if table.single else ((), trace.set)
-            found = homes(slots, self.homes, [self], narrowed, widened, max(table.outputs * unit, ALIGNMENT))
+            front = max(ALIGNMENT, min(table.outputs, len(trace.set)) * unit)
+            found = homes(slots, self.homes, [self], narrowed, widened, front)
             if found is None:
                 return False
             read, written = found[: len(trace.live)], found[len(trace.live) :]
@@ -485,7 +486,7 @@ class Native:
             return None, None
         whole = len(reads) == 1 and reads[0].narrow == table.single and reads[0].home % ALIGNMENT == 0
         direct = reads[0].home if whole else None
-        if len(writes) != 1 or writes[0].narrow != table.single or writes[0].count < LEAST:
+        if len(writes) != 1 or writes[0].narrow != table.single or writes[0].count < max(LEAST, table.outputs):
             return direct, None
         if trace.checks and not table.early:
             return direct, None

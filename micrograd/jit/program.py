@@ -25,6 +25,7 @@ STRAIGHT = 100  # rows of a tape: a shorter one is not searched for loops
 MANY_SCALARS = 1500  # more, if they are a third of all, compile in linear time only without loops
 LARGE = 1024  # numbers of an argument, or set, that are worth to be worked on where they are
 LONG_WORK = 200_000  # cycles: other threads may go on during a call that takes more, some 50 us
+LONGER_WORK = 4 * LONG_WORK  # the same for programs that set many numbers, which nobody else may touch meanwhile
 STAGES = ("tape", "loops", "mlir", "llvm-dialect", "llvm", "asm")
 
 
@@ -129,7 +130,7 @@ class Program(Code):
             trace,
             dtype,
             self.temporaries,
-            long_work=self._cycles() > LONG_WORK * (4 if len(trace.set) >= LARGE else 1),
+            long_work=self._cycles() > (LONGER_WORK if len(trace.set) >= LARGE else LONG_WORK),
             overwrites=self._overwrites(),
             apart=self.schedule is not None and "a" in self.schedule.arrays,
         )

@@ -389,7 +389,7 @@ def flat(result):
 
 
 def test_long_work_keeps_snapshots(monkeypatch):
-    monkeypatch.setattr(program, "LONG_WORK", 0)
+    monkeypatch.setattr(program, "LONGER_WORK", 0)
     values = parameters()
 
     @jit(dtype="f64")
