@@ -22,7 +22,7 @@ from random_programs import cases
 
 BUDGETS = {"large": 4000, "huge": 15000}  # operations of a forward pass
 KINDS = (*("tame",) * 12, *("wild",) * 5, *("large",) * 3, "huge")
-TIMEOUT = 180  # seconds for one program
+TIMEOUT = 600  # seconds for one program, on a machine that may be busy
 LIFE = 400  # programs that one process runs
 
 
