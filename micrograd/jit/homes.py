@@ -238,9 +238,13 @@ def homes(
             known = {slot: home for slot, home in (former or {}).items() if slot in moved and home.__class__ is kind}
             rooms = iter(block_of(kind, len(moved) - len(known), front))
             for slot, number in moved.items():
-                home = found[slot] = known[slot] if slot in known else next(rooms)
+                home = known[slot] if slot in known else next(rooms)
+                if slot in found:
+                    number = found[slot].value  # another thread may assign at any time
                 home.value = number
-                SLOTS[slot[1]].__set__(slot[0], home)
+                if home.value == number or number != number:
+                    found[slot] = home
+                    SLOTS[slot[1]].__set__(slot[0], home)
         result = [found[slot] for slot in slots]
         for block in blocks_of(result):
             block.readers.update(readers)
