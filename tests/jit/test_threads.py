@@ -208,6 +208,57 @@ def test_numbers_that_threads_read_and_set_are_numbers_that_somebody_wrote():
     run_alone(read_and_set_at_once)
 
 
+def move_between_homes(note):
+    """Numbers move to narrow homes, to wide ones, and out of them, under everybody's feet."""
+    w = [Value(1.0) for _ in range(1100)]
+    numbers = np.arange(1100, dtype=np.float32) % 4 + 1
+    allowed = {0.1, float(np.float32(0.1)), 1.0, 2.0, 3.0, 4.0, -1.0, -2.0, -3.0, -4.0}
+    allowed |= {-x for x in allowed}
+
+    def setting(dtype):
+        def put(x):
+            for v, xi in zip(w, x):
+                v.data = xi
+
+        return jit(put, dtype=dtype)
+
+    def negating(dtype):
+        def negate():
+            for v in w:
+                v.data = -v.data
+
+        return jit(negate, dtype=dtype)
+
+    read = {dtype: jit(lambda: [v.data * 1 for v in w], dtype=dtype) for dtype in ("f32", "f64")}
+    put = {dtype: setting(dtype) for dtype in ("f32", "f64")}
+    negate = {dtype: negating(dtype) for dtype in ("f32", "f64")}
+
+    def work(k, go_on):
+        rng = random.Random(k)
+        while go_on():
+            dtype = rng.choice(["f32", "f64"]) if k % 2 else "f32"
+            if k in (0, 1):
+                put[dtype](numbers if rng.random() < 0.5 else numbers.astype("float64"))
+            elif k in (2, 3):
+                negate[dtype]()
+            elif k in (4, 5):
+                assert set(read[dtype]()) <= allowed
+            elif k == 6:
+                w[rng.randrange(1100)].data = rng.choice([0.1, 1, 2.0, np.float32(0.1)])
+                time.sleep(0.001)
+            else:
+                assert {w[rng.randrange(1100)].data for _ in range(10)} <= allowed
+
+    note("numbers that move between homes")
+    at_once(work)
+    put["f32"](numbers)
+    assert [v.data for v in w] == numbers.tolist()
+
+
+def test_numbers_may_move_while_others_read_and_set_them():
+    run_alone(move_between_homes)
+
+
 def change_arguments_meanwhile(note):
     """Lists and arrays that one thread changes while others pass them on."""
     x, y, nested = [1.0] * 40, np.ones(40), [[1.0] * 8 for _ in range(5)]
