@@ -91,6 +91,7 @@ class Group:
     `width`, or None for scalars. Where `across`, sums run along the lanes: those of their own innermost dimension.
     `block` has for each dimension how many points are calculated at once, and `order` the dimensions from the outermost
     loop inwards. `unroll` terms of a sum stand in one turn of its loop, added up in `chains` accumulators.
+    `within` is what masked nests read at places within its array at all points of their box.
     """
 
     nests: tuple[Nest, ...]
@@ -103,6 +104,7 @@ class Group:
     order: tuple[int, ...] = ()
     unroll: int = 1
     chains: int = 1
+    within: frozenset[Access] = frozenset()
 
     @property
     def domain(self) -> Domain:
@@ -335,10 +337,10 @@ def small_exponent(x: Apply) -> float | None:
     return n.value if isinstance(n, Constant) and abs(n.value) <= 16 and (2 * n.value).is_integer() else None
 
 
-def lanes(nests: Sequence[Nest], outer: int, turns: int, target: Target) -> Group:
+def lanes(nests: Sequence[Nest], outer: int, turns: int, within: frozenset[Access], target: Target) -> Group:
     """The nests with the cheapest choice of lanes."""
     extents = nests[0].domain.extents
-    group = Group(tuple(nests), outer, turns)
+    group = Group(tuple(nests), outer, turns, within=within)
     choices: list[tuple[float, Group]] = []
     for d in range(len(extents)):
         width = vector_width(extents[d], target)
@@ -443,6 +445,17 @@ def store_cost(access: Access, k: int, width: int) -> float:
     return 1.0 if access.map.strides[k] == 1 else 1.5 if access.map.strides[k] == -1 else 1.5 * width
 
 
+def boxed(x: Expression, extents: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Access]]:
+    """All elements that an expression reads, each with the box of the points at which it does."""
+    if isinstance(x, Access):
+        yield extents, x
+    elif isinstance(x, Apply):
+        for operand in x.operands:
+            yield from boxed(operand, extents)
+    elif isinstance(x, Sum):
+        yield from boxed(x.body, extents + x.domain.extents)
+
+
 def reuse(access: Access, group: Group, inner: Sequence[int]) -> int:
     """How many of the points of the group, and of a sum of the extents `inner`, read the same element, in all turns of
     the sequential loop around them if it stays the same."""
@@ -455,7 +468,7 @@ def packable(access: Access, group: Group, inner: Sequence[int]) -> bool:
     """Whether it pays to copy what an access reads into vectors first."""
     return (
         access.gather is None
-        and group.domain.mask is None
+        and (group.domain.mask is None or access in group.within)
         and not any(access.map.strides[: group.outer])
         and reuse(access, group, inner) >= REUSE
     )
@@ -703,9 +716,21 @@ class Scheduler:
                 scheduled.append(group)
         return scheduled, before
 
+    def within(self, nests: Sequence[Nest], outer: int) -> frozenset[Access]:
+        """What masked nests read that stays within its array at all points of their box, also at those masked out."""
+        found = set()
+        if nests[0].domain.mask is not None and not outer:
+            for nest in nests:
+                for box, access in boxed(nest.body, nest.domain.extents):
+                    low = access.map.offset + sum(min(0, s * (n - 1)) for s, n in zip(access.map.strides, box))
+                    high = access.map.offset + sum(max(0, s * (n - 1)) for s, n in zip(access.map.strides, box))
+                    if access.gather is None and low >= 0 and high < self.arrays[access.array].size:
+                        found.add(access)
+        return frozenset(found)
+
     def group(self, nests: Sequence[Nest], outer: int, turns: int, written: frozenset[str]) -> tuple[Group, list[Pack]]:
         nests = [Nest(nest.domain, nest.destination, sums_collapsed(nest.body)) for nest in collapsed(nests, outer)]
-        group, packs = self.packer.packed(lanes(nests, outer, turns, self.target), written)
+        group, packs = self.packer.packed(lanes(nests, outer, turns, self.within(nests, outer), self.target), written)
         return blocked(group, self.target), packs
 
 

@@ -4,7 +4,7 @@ import math
 import programs
 import pytest
 
-from micrograd.jit.nests import Access, AffineMap, Apply, Array, Domain, Nest, Program
+from micrograd.jit.nests import Access, AffineMap, Apply, Array, Domain, Nest, Program, Sum
 from micrograd.jit.roll import roll
 from micrograd.jit.schedule import Group, Pack, Steps, Target, cycles, schedule
 
@@ -96,3 +96,19 @@ def test_dimensions_that_addresses_allow_to_join_are_one():
 def test_more_work_takes_more_cycles():
     estimates = [cycles(schedule(roll(programs.moons(rows=rows)), AVX512)) for rows in (20, 40, 80)]
     assert all(a < b for a, b in itertools.pairwise(estimates))
+
+
+@pytest.mark.parametrize("rows", [12, 15, 16])
+def test_what_a_triangle_reads_is_copied_if_all_of_its_box_is_there(rows):
+    """y[i, j] = sum_r x[i, r]*x[j, r] where j <= i: where there are fewer rows than columns, some x[j, r] are not."""
+    left, right = AffineMap(0, (4, 0, 1)), AffineMap(0, (0, 4, 1))
+    product = Apply("mul", (Access("x", left), Access("x", right)))
+    domain = Domain((rows, 16), AffineMap(0, (1, -1)))
+    nest = Nest(domain, Access("y", AffineMap(0, (16, 1))), Sum(Domain((4,)), product))
+    arrays = [Array("x", "input", 4 * rows), Array("y", "temporary", 16 * rows)]
+    plan = schedule(Program({array.name: array for array in arrays}, [nest]), AVX512)
+    packs = [item for item in plan.items if isinstance(item, Pack)]
+    assert packs
+    for pack in packs:
+        strides = pack.source.map.strides
+        assert sum(stride * (n - 1) for stride, n in zip(strides, pack.extents)) < 4 * rows
