@@ -152,10 +152,32 @@ def shallow_first(classes: Integers, class_op: list[int], depth: list[int]) -> t
 
 def in_place(graph: Graph, classes: Integers, rows: Integers) -> Integers:
     """Rows class by class: as they were traced, but gradients in the order of the values that they belong to, for the
-    order in which they become complete is one that nobody chose."""
-    belongs = graph.belongs[rows]
-    known = np.bincount(classes[rows], belongs != ABSENT) == np.bincount(classes[rows])
-    return rows[np.lexsort([np.where(known[classes[rows]], belongs, rows), classes[rows]])]
+    order in which they become complete is one that nobody chose; and what is made of gradients in their order."""
+    members = rows[np.argsort(classes[rows], kind="stable")]
+    own = graph.belongs[members]
+    if not (own != ABSENT).any():
+        return members
+    start = np.searchsorted(classes[members], np.arange(int(classes[members[-1]]) + 2))
+    key = np.full(len(graph.op), ABSENT)
+    known = np.bincount(classes[members], own != ABSENT) == np.diff(start)
+    key[members] = np.where(known[classes[members]], own, ABSENT)
+    for c in np.flatnonzero(~known & (np.diff(start) >= SMALLEST_PIECE)).tolist():
+        if c > INPUT:
+            part = members[start[c] : start[c + 1]]
+            found = key_of_operand(graph, key, part)
+            if found is not None:
+                key[part], known[c] = found, True
+    return members[np.lexsort([np.where(known[classes[members]], key[members], members), classes[members]])]
+
+
+def key_of_operand(graph: Graph, key: Integers, rows: Integers) -> Integers | None:
+    """For each row the key of an operand that has one, if each has an operand of its own."""
+    first, count = graph.start[rows], graph.count[rows]
+    for slot in range(int(count.min()) if count.max() <= PLACES else 0):
+        keys = key[graph.operand[first + slot]]
+        if keys.min() >= 0 and len(np.unique(keys)) == len(keys):
+            return keys
+    return None
 
 
 def operand_classes(graph: Graph, of: Integers, many: int, copies: bool = True) -> list[set[int]]:

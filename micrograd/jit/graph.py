@@ -39,6 +39,7 @@ OUTPUT, COPY, SUM = (CODE[name] for name in ["output", "copy", "sum"])
 EXTREMES = {CODE["maximum"]: -math.inf, CODE["minimum"]: math.inf}  # with the number that changes nothing
 REDUCTIONS = (SUM, *EXTREMES)  # which take any number of operands, in any order
 
+NEAR = 12  # of a sum's terms so near to each other, those of the same row are added up
 PEELED = 8  # at most so many constant factors, one inside the other, are moved into one coefficient
 
 
@@ -259,11 +260,28 @@ def linked(
         owner, place, operand, coefficient = owner[keep], place[keep], operand[keep], coefficient[keep]
     order = np.argsort(place, kind="stable")
     order = order[np.argsort(owner[order], kind="stable")]
+    owner, operand, coefficient = added_up(owner[order], operand[order], coefficient[order], additive)
     start = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=size))])
     op = np.where(additive, SUM, rows.op)
     lone = np.zeros(size, bool)
-    links = start, operand[order], coefficient[order], bias
+    links = start, operand, coefficient, bias
     return Graph(op, rows.number, rows.value, live, *links, lone, rows.belongs)
+
+
+def added_up(
+    owner: Integers, operand: Integers, coefficient: Floats, additive: Bools
+) -> tuple[Integers, Integers, Floats]:
+    """The edges, which are in order, with one term in place of two of a sum that are multiples of the same row."""
+    coefficient, kept = coefficient.copy(), np.ones(len(owner), bool)
+    for apart in range(1, NEAR):
+        first = np.flatnonzero((operand[apart:] == operand[:-apart]) & (owner[apart:] == owner[:-apart]))
+        first = first[additive[owner[first]] & kept[first] & kept[first + apart]]
+        first = first[~np.isin(first, first + apart)]  # what is added to another now takes in no third
+        total = coefficient[first] + coefficient[first + apart]
+        safe = np.abs(total) < 2.0**500
+        coefficient[first[safe]] = total[safe]
+        kept[first[safe] + apart] = False
+    return owner[kept], operand[kept], coefficient[kept]
 
 
 def edge_owners(graph: Graph) -> Integers:

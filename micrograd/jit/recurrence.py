@@ -429,8 +429,8 @@ class Steps:
 class Numbering:
     """An order for the rows of each class that is the same in every step: that of an operand that each has one of."""
 
-    def __init__(self, graph: Graph, label: Integers):
-        self.graph = graph
+    def __init__(self, graph: Graph, label: Integers, index: Integers):
+        self.graph, self.index = graph, index  # where each row is among those of its class
         self.kind = label.copy()
         self.number = np.arange(len(label))  # among the rows of its class and step, once known; else any
 
@@ -466,6 +466,7 @@ class Numbering:
             edges, _ = edges_of(self.graph, first)
             operand = np.unique(self.graph.operand[edges])
             operand = operand[self.kind[operand] == old.pop()]
+            operand = operand[np.argsort(self.index[operand], kind="stable")]
             self.kind[operand] = new.pop()
             self.number[operand] = np.arange(len(operand))
 
@@ -476,7 +477,10 @@ class Numbering:
         kind = self.kind[operand]
         for k in np.unique(kind)[::-1].tolist():
             those = kind == k
-            if np.array_equal(owner[those], np.arange(len(rows))) and len(np.unique(operand[those])) == len(rows):
+            if len(np.unique(operand[those])) != len(rows):
+                continue
+            pairs = np.unique(np.stack([owner[those], operand[those]], 1), axis=0)  # of a square there are two alike
+            if np.array_equal(pairs[:, 0], np.arange(len(rows))):
                 return int(k)
         return None
 
@@ -549,17 +553,21 @@ class Search:
             return None
         low, high = int(begin[0]), int(begin[count * period])
         body = np.repeat(np.arange(period), sizes[0])
-        for attempt in range(2):
-            if attempt:
-                if count * period * ROWS_PER_ORDER > high - low:
-                    return None
-                rows = Numbering(self.graph, self.label).ordered(self.members[low:high].reshape(count, -1), body)
-                self.members[low:high] = rows.ravel()
-                self.index[rows] = np.arange(low, high).reshape(rows.shape)
-            steps = self.advancing_around(self.members[low:high].reshape(count, -1), body)
-            if steps is not None:
-                return steps
-        return None
+        traced = self.members[low:high].reshape(count, -1).copy()
+        steps = self.advancing_around(traced, body)
+        if count * period * ROWS_PER_ORDER > high - low or steps is not None and len(steps) >= count - 1:
+            return steps
+        rows = Numbering(self.graph, self.label, self.index).ordered(traced, body)
+        self.put(low, rows)
+        ordered = self.advancing_around(rows, body)
+        if steps is not None and (ordered is None or len(ordered) < len(steps)):
+            self.put(low, traced)
+            return self.advancing_around(traced, body)  # for terms may be in another order
+        return ordered
+
+    def put(self, low: int, rows: Integers) -> None:
+        self.members[low : low + rows.size] = rows.ravel()
+        self.index[rows] = np.arange(low, low + rows.size).reshape(rows.shape)
 
     def advancing_around(self, rows: Integers, body: Integers) -> Steps | None:
         """Most of these steps, if most are alike."""

@@ -54,6 +54,7 @@ FREE_NESTS = 64  # but so many in any case
 SHORT = 5  # a dimension of fewer points is not one to lay out along
 FEW_PIECES = 4  # by breaks in the terms of its sums
 FEW_KINDS = 3  # of ways from term to term
+MOST_ALIKE = 3  # of so many rows one at least has to be inside of a border
 MOST_PIECES = 32  # a class that falls into more pieces is gathered
 
 
@@ -348,7 +349,11 @@ class Roller:
         pattern = by_pattern(statement, n)
         cuts = [(pattern, most), (by_break(statement, order[:n], with_terms=True), FEW_PIECES)]
         if pattern.max(initial=0) == 0:
-            cuts = [(by_break(statement, order[:n]), most), (by_run(statement, order[:n]), FEW_PIECES)]
+            cuts = [
+                (by_break(statement, order[:n]), most),
+                (by_run(statement, order[:n]), FEW_PIECES),
+                (by_distance(statement), most),
+            ]
         for cut, limit in cuts:
             many = int(cut.max(initial=0)) + 1
             if many == 1 or depth == 0 or many > (min(limit, len(best) - 1) if best else limit):
@@ -542,6 +547,20 @@ def by_pattern(statement: Statement, n: int) -> Integers:
         signature[:, s] = total[begin + count] - total[begin]
         signature[:, -1] = signature[:, -1] * np.uint64(1 << 20) + count.astype(np.uint64)
     return in_order_of_appearance(np.unique(signature, axis=0, return_inverse=True)[1].ravel())
+
+
+def by_distance(statement: Statement) -> Integers:
+    """Which rows read elements of an array that are equally far from each other: a number for each; one piece if in no
+    way most do, as inside of a border."""
+    columns = statement.scopes[0].columns
+    first = {column.array: column for column in columns[::-1]}
+    apart = [
+        column.positions - first[column.array].positions for column in columns if column is not first[column.array]
+    ]
+    if not apart:
+        return np.zeros(len(statement.scopes[0].owner), np.int64)
+    kind = in_order_of_appearance(np.unique(np.stack(apart, 1), axis=0, return_inverse=True)[1].ravel())
+    return kind if MOST_ALIKE * np.bincount(kind).max() >= len(kind) else np.zeros_like(kind)
 
 
 def by_step(statement: Statement, n: int) -> tuple[Integers, Bools]:

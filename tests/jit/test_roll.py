@@ -464,3 +464,10 @@ def test_sums_that_go_through_an_array_in_two_ways_are_two_nests_side_by_side():
     program = assert_same(tape, *numbers(tape))
     assert len(nests(program)) <= 4
     assert not index_tables(program)
+
+
+def test_terms_that_are_multiples_of_the_same_number_are_added_up():
+    p = programs.Program()
+    x = p.x(20)
+    tape = p.give([a + b - 3 * a + 0.5 * b - b + a for a, b in zip(x[:-1], x[1:])])
+    assert str(roll(tape)).splitlines()[-1] == "y[i<19] = 0.5*x[i+1] - x[i]"
