@@ -12,7 +12,8 @@
 The whole story: `trace` runs the target once on symbols, which leaves a `tape`; `roll` finds the loops that Python
 unrolled, as `nests`; `schedule` decides how they run in vectors; `vector` writes that down in MLIR, as `emit` does for
 a tape without loops, or in LLVM IR outright where that is long; `lower` takes it to machine code; `native` calls it
-from Python, and `homes` are where the numbers of Values live meanwhile. Each of them can be looked at:
+from Python, and `homes` are where the numbers of Values live meanwhile. If a `vmap` runs within, `rows` traces one row,
+`phases` and `widen` make it a program for chunks of them, which `batched` calls. Each stage can be looked at:
 `fast.ir("tape")`, "loops", "mlir", "llvm-dialect", "llvm", "asm"; and `fast.explain()` sums it up. numpy and MLIR are
 imported when the first thing is compiled.
 """
@@ -60,14 +61,17 @@ def jit(target: Any = None, dtype: str = "f32", *, static_argnames: str | Iterab
     snapshot, for a Value that was calculated does not change either.
 
     A `Module` (a Neuron, Layer, MLP or your own) becomes a callable that takes what the module takes, a list of
-    numbers, and gives a float, or a list of floats where the module returns a list. A 2-D numpy array runs row by row,
-    giving an array.
+    numbers, and gives a float, or a list of floats where the module returns a list. A 2-D numpy array runs all its
+    rows, giving an array.
 
     A function is run once on symbols for each signature of its arguments, and compiled; it may calculate with Values,
     call `backward()`, read gradients, and set the data and the gradient of Values from outside. Numbers, lists, tuples,
     dicts and arrays of them are traced, integers too, and a Value counts as its number; strings, booleans, None,
     Modules and what `static_argnames` names are not: each has a compilation of its own. Values come back as floats.
     As a decorator: `@jit`, or `@jit(dtype="f64")`.
+
+    In a function that uses `micrograd.func.vmap`, arrays and lists that it hands to that and does not look into may be
+    of any number of rows: one compilation serves them all.
 
     Every Value from outside that is read is live: after `p.data` has changed the next call sees it. Every one that is
     set has its new number when the call returns. What else the target is made of (layers, lists, Python numbers, which
