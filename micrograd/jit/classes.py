@@ -78,6 +78,7 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classe
     """
     of = [0] * len(graph.op)
     table: dict[Any, int] = {}
+    told: dict[frozenset[int], frozenset[int]] = {}  # what `telling` says of the same classes again and again
     class_op = [CONSTANT, WEIGHT, INPUT]
     depth = [0] * len(class_op)  # how many operations, one inside the other, it takes
     unknown = graph.live.copy()
@@ -98,7 +99,10 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classe
         first, last = start[i], start[i + 1]
         key: Any
         if o == SUM and (last - first > 1 or i in lone):
-            key = telling(frozenset(map(class_of, operand[first:last])), depth)
+            kinds = frozenset(map(class_of, operand[first:last]))
+            key = told.get(kinds)
+            if key is None:
+                key = told[kinds] = telling(kinds, depth)
         elif o in EXTREMES:
             key = (o, frozenset(map(class_of, operand[first:last])))
         elif o == POW and op[operand[first + 1]] == CONSTANT:
