@@ -182,7 +182,7 @@ class Search:
         graph = self.graph
         owner, operand, own = self.owner[edges], graph.operand[edges], graph.coefficient[edges]
         alike = np.array([self.classes.rows(self.sums[self.find(c)])[0] for c in self.classes.of[operand].tolist()])
-        usual = graph.coefficient[graph.start[alike]]
+        usual = divisor(graph.coefficient[graph.start[alike]])
         in_sum = graph.op[owner] == SUM
         _, of, count = np.unique(owner, return_inverse=True, return_counts=True)
         several = in_sum & (count[of.ravel()] > 1)
@@ -192,7 +192,7 @@ class Search:
         weight[lone[~in_sum[~several]]] = 1.0  # an operation that is no sum has no coefficient to make up for it
         made = self.made(rows, weight)
         owners, begin, swallowed = np.unique(owner[several], return_index=True, return_inverse=True)
-        factor = (own[several] / usual[several])[begin]
+        factor = divisor((own[several] / usual[several])[begin])
         latest = np.zeros(len(owners), np.int64)
         np.maximum.at(latest, swallowed, operand[several])
 
@@ -229,6 +229,11 @@ class Edges(NamedTuple):
     owner: Integers
     operand: Integers
     coefficient: Floats
+
+
+def divisor(coefficient: Floats) -> Floats:
+    """The coefficients, and 1 for those that nothing can be divided by."""
+    return np.where(np.isfinite(coefficient) & (coefficient != 0), coefficient, 1.0)
 
 
 def subsets(places: list[int]) -> list[tuple[int, ...]]:

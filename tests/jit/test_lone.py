@@ -93,6 +93,23 @@ def test_terms_that_a_longer_sum_has_swallowed_are_a_sum_of_their_own():
     assert evaluated(more, inputs, weights) == pytest.approx(programs.outputs_of(tape, inputs, weights), rel=1e-14)
 
 
+@pytest.mark.parametrize("usual", [0.0, 1.0, -3.0])
+@pytest.mark.parametrize("first", [0.0, 2.0])
+def test_any_coefficient_may_be_0(usual, first):
+    tape = Tape()
+    for i in range(8):
+        inner = [tape.weight(4 * i + r) * tape.input(r) for r in range(3)]
+        y = sum((usual * term for term in inner[1:]), usual * inner[0])
+        if i == 0:
+            y = first * inner[0] + first * inner[1] - inner[2] + tape.input(0).exp()
+            tape.outputs.append(y.tanh().index)
+        else:
+            tape.outputs += [(y + tape.input(i).exp()).tanh().index, y.sin().index]
+    inputs, weights = np.linspace(0.5, 2, 8), np.linspace(-1, 1, 32)
+    graph, _ = with_lone_terms(*graph_of(tape))
+    assert evaluated(graph, inputs, weights) == pytest.approx(programs.outputs_of(tape, inputs, weights), rel=1e-14)
+
+
 def test_nothing_changes_where_all_rows_have_many_terms():
     graph, classes = graph_of(triangle(6, first=1))
     assert with_lone_terms(graph, classes) == (graph, classes)
