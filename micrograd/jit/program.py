@@ -137,7 +137,7 @@ class Program(Code):
 
     def _overwrites(self) -> bool:
         """Whether main may write what is set over what it has read."""
-        if self.schedule is None or len(self.trace.set) < LARGE:
+        if self.schedule is None or len(self.trace.set) < native.LEAST:
             return False
         from micrograd.jit.inplace import may_overwrite
 
