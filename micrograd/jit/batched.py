@@ -373,6 +373,7 @@ class BatchedProgram:
             return
         results = buffers.address + self.place * shared.itemsize
         if has_homes and at is not None and table is not None and at.write_results(ctypes.addressof(table), results):
+            self.native.settle_again()
             return
         first = self.place + self.outputs
         for (v, name), number in zip(self.trace.set, shared[first : first + len(self.trace.set)].tolist()):

@@ -415,6 +415,7 @@ class Native:
         y = self.on_numbers(numbers)
         if y is NotImplemented and self.settle():
             y = self.on_numbers(numbers)
+            self.settle_again()
         return self.one_by_one(numbers) if y is NotImplemented else y
 
     def new_table(self, long_work: bool, apart: bool) -> Table:
@@ -474,6 +475,11 @@ class Native:
             if narrowed and not all(home._b_base_.wide for home in wide):
                 table.settled, self.patience = self.patience, min(2 * self.patience, PATIENCE)
             return True
+
+    def settle_again(self) -> None:
+        """Let what the first call has set move at once, not at the second call."""
+        if self.table is not None and self.table.settled == 0:
+            self.settle()
 
     def in_place(self, reads: Any, writes: Any, written: list[AnyHome]) -> tuple[int | None, int | None]:
         """The addresses of homes that can stand for w and for y.

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from micrograd import checkpoint, ops
 from micrograd.draw import draw_dot
 from micrograd.engine import Value
+from micrograd.func import vmap
 from micrograd.jit import TraceError, jit, native
 from micrograd.jit.homes import ALIGNMENT, Home, Homed, NarrowHome, homes
 from micrograd.nn import MLP
@@ -355,14 +356,38 @@ def test_what_an_f32_function_sets_moves_to_narrow_homes_side_by_side():
     values = [Value(0.1 * i) for i in range(50)]
     scale = scaling(values)
     scale(1.0)
-    assert not any(narrow(*values))
-    assert [v.data for v in values] == [float(np.float32(0.1 * i)) for i in range(50)]
-    scale(1.0)
     assert all(narrow(*values))
+    assert [v.data for v in values] == [float(np.float32(0.1 * i)) for i in range(50)]
     first, *others = addresses(homes([(v, "data") for v in values]))
     assert first % ALIGNMENT == 0
     assert others == [first + 4 * i for i in range(1, 50)]
     assert [type(v.data) for v in values] == [float] * 50
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_functions_on_rows_read_and_set_homes_of_both_kinds(dtype):
+    values, kept = [Value(0.1 * i) for i in range(20)], Value(0.1)
+    mean = vmap(lambda x: ops.sum([v * x for v in values]) + kept * 0)
+
+    @jit(dtype=dtype)
+    def step(X):
+        loss = ops.mean(mean(X))
+        for v in values:
+            v.data = v.data * 2.0
+        return loss
+
+    other = scaling(values, "f64" if dtype == "f32" else "f32")
+    X, rounded = np.ones((3, 1))[:, 0], np.float32 if dtype == "f32" else float
+    expected = [rounded(0.1 * i) for i in range(20)]
+    for call in range(4):
+        assert step(X) == pytest.approx(float(sum(expected)), rel=1e-6)
+        expected = [2 * x for x in expected]
+        assert [v.data for v in values] == [float(x) for x in expected]
+        assert narrow(*values) == [dtype == "f32" and call < 2] * 20
+        if call:
+            other(1.0)
+            expected = [rounded(np.float32(x)) for x in expected]
+    assert kept.data == 0.1
 
 
 EXACT = [0.5, -3, True, math.inf, -0.0, np.float32(0.1), float(np.float32(0.1)), 2.0**-149, 2**24]
