@@ -556,6 +556,8 @@ class ArrayArgument(Unseen):
 class ListArgument(Unseen, list):  # type: ignore[type-arg]
     """A list of numbers, or of such lists, that a compiled function was given. It is empty until somebody looks."""
 
+    stands_for = list  # it comes back as what it was
+
     def __init__(self, batch: Batch, leaf: int, dimensions: tuple[int, ...]):
         super().__init__()
         self.begin(batch, leaf, dimensions)

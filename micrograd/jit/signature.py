@@ -222,7 +222,7 @@ def answer(x: Any, place: Callable[[Any], int], dtype: str) -> Answer:
         items, names = list(x.values()), list(x)
         kind, make = "another", lambda parts: dict(zip(names, parts))
     elif isinstance(x, (list, tuple)):
-        items, of = list(x), type(x)
+        items, of = list(x), getattr(type(x), "stands_for", type(x))
         kind, make = of.__name__ if of in (list, tuple) else "another", of
         if hasattr(x, "_fields"):
             make = lambda parts: of(*parts)  # noqa: E731  # as for the other containers

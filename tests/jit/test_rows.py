@@ -249,6 +249,20 @@ def test_arguments_beside_rows_are_what_they_were():
     assert agree(jit(f, dtype="f64")(X, 2.0, ["a"], (1.0, 2), [3.0, 4.0]), 2 * X.sum() + 12)
 
 
+def test_an_argument_that_is_returned_as_it_is_comes_back():
+    f = jit(lambda X, y, Z: (ops.sum(vmap(lambda x: x * 2)(X)), y, [y], Z, X), dtype="f64")
+    total, y, (again,), Z, X = f(
+        [1.0, 2.0, 4.0],
+        [1.0, 2.0],
+        [[1.0], [2.0]],
+    )
+    assert (total, y, again, Z, X) == (14.0, [1.0, 2.0], [1.0, 2.0], [[1.0], [2.0]], [1.0, 2.0, 4.0])
+    assert type(y) is type(Z) is type(Z[0]) is list
+    total, y, _, Z, X = f(np.ones(3), np.ones(2), np.ones((2, 1)))
+    assert isinstance(y, np.ndarray)
+    assert (Z.shape, X.shape) == ((2, 1), (3,))
+
+
 def test_an_index_that_every_row_has_is_checked():
     table = [Value(1.0), Value(2.0), Value(3.0)]
 
