@@ -254,6 +254,22 @@ def comparison(function):
     return apply
 
 
+def whole(i, length):
+    """A certain index of so many things."""
+    if i.error:
+        raise TypeError("a program for comparisons indexes by what is not exact")
+    return ops.whole(i.number, length)
+
+
+def take(rows, i):
+    return rows[whole(i, len(rows))]
+
+
+def put(rows, i, x):
+    rows[whole(i, len(rows))] = x
+
+
+Bounded.take, Bounded.put = take, put
 for name, function in {"add": add, "sub": sub, "mul": mul, "truediv": div, "pow": power}.items():
     setattr(Bounded, f"__{name}__", lifted(function))
     setattr(Bounded, f"__r{name}__", lifted(lambda a, b, f=function: f(b, a)))

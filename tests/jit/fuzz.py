@@ -18,19 +18,21 @@ import warnings
 from agreement import EagerError, Statistics, check_case
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from random_programs import cases
+from random_programs import cases, large_cases
 
 BUDGETS = {"large": 4000, "huge": 15000}  # operations of a forward pass
-KINDS = (*("tame",) * 12, *("wild",) * 5, *("large",) * 3, "huge")
+KINDS = (*("tame",) * 9, *("wild",) * 4, *("large",) * 2, "huge", *("rows",) * 8, *("wild rows",) * 2, *("long",) * 3)
 TIMEOUT = 600  # seconds for one program, on a machine that may be busy
 LIFE = 400  # programs that one process runs
 
 
 @st.composite
-def any_case(draw):
-    """A program of one of KINDS."""
-    kind = draw(st.sampled_from(KINDS))
-    return draw(cases(wild=kind == "wild", budget=BUDGETS.get(kind)))
+def any_case(draw, kinds=KINDS):
+    """A program of one of these kinds."""
+    kind = draw(st.sampled_from(kinds))
+    if kind == "long":
+        return draw(large_cases())
+    return draw(cases(wild="wild" in kind, budget=BUDGETS.get(kind), rows="rows" in kind))
 
 
 def work(connection, memory):
@@ -93,7 +95,7 @@ class DisagreementError(AssertionError):
     pass
 
 
-def fuzz(programs, number, memory, survey):
+def fuzz(programs, number, memory, survey, kinds=KINDS):
     """Check so many programs. The failures: the message and smallest case of each kind."""
     worker, statistics, failures, began = Worker(memory), Statistics(), {}, time.time()
     counts = {"agrees": 0, "raises": 0, "differs": 0}
@@ -107,7 +109,7 @@ def fuzz(programs, number, memory, survey):
         phases=[Phase.generate] if survey else [Phase.generate, Phase.shrink],
         report_multiple_bugs=False,
     )
-    @given(any_case())
+    @given(any_case(kinds))
     def every_program_agrees(case):
         fate, more = worker.check(case)
         counts[fate] += 1
@@ -144,9 +146,10 @@ def main():
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     parser.add_argument("--memory", type=int, default=6, help="GB of addresses that a process may have")
     parser.add_argument("--survey", action="store_true", help="go on after a failure, and do not make it small")
+    parser.add_argument("--kinds", nargs="+", choices=sorted(set(KINDS)), default=KINDS, help="of programs")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    failures = fuzz(options.programs, options.seed, options.memory, options.survey)
+    failures = fuzz(options.programs, options.seed, options.memory, options.survey, options.kinds)
     for message, case in failures.values():
         print(f"\n{'-' * 80}\n{case}\n\n# {message}\n# found with the seed {options.seed}")
     sys.exit(bool(failures))

@@ -3,8 +3,9 @@
 `cases()` draws a `Case`: lines of Python that make Values (weights, an optimizer, running averages), a function that
 calculates with them and with its arguments, and the numbers of several calls. str(case) is a script that shows the case
 by itself. Programs are put together from PIECES, each a way of writing loops over lists: layers, elementwise formulas,
-reductions, loops over pairs, stencils, recurrences, indexing of all kinds. Then come a loss, `backward()`, an update,
-and whatever is returned.
+reductions, loops over pairs, stencils, recurrences, indexing of all kinds, by data too, derivatives of functions that
+are made of pieces in turn, and `vmap`s of such functions. Then come a loss, `backward()`, an update, and whatever is
+returned. `large_cases()` draws those in which what is read and set is long enough to be worked on in place.
 
 A tame case keeps its numbers of moderate size and inside the domains of the functions; a wild one does not care, and
 has infinities, nans, zeros of both signs, huge and tiny numbers among its own.
@@ -27,7 +28,8 @@ import numpy as np
 import micrograd.jit
 from micrograd import losses, ops
 from micrograd.engine import Value
-from micrograd.jit import jit
+from micrograd.func import grad, hessian, jacobian, jvp, value_and_grad, vmap
+from micrograd.jit import batched, jit
 from micrograd.nn import MLP
 from micrograd.optim import SGD, Adam, CosineDecay, LinearDecay
 
@@ -62,15 +64,29 @@ SHAPES = (
 LARGE_SHAPES = ((17, 33), (16, 16), (33, 17), (1, 100), (64, 5), (12, 40), (20, 47), (33, 33), (8, 128))
 SPECIAL = ("nan", "inf", "-inf", "0.0", "-0.0", "1e308", "-1e308", "1e-308", "5e-324", "-5e-324", "1.0", "-1.0", "1e30")
 KINDS = ("list", "list", "list", "tuple", "ints", "f64", "f32", "i64", "values", "mixed")
+ROW_KINDS = ("list", "f64", "f64", "f32", "ints", "i64")
+ROW_SHAPES = ((), (), (1,), (2,), (3,), (4,), (5,), (8,), (17,), (2, 3), (3, 2), (4, 4))
+NUMBERS_OF_ROWS = (1, 2, 3, 4, 5, 8, 15, 16, 17, 31, 33, 63, 64, 65, 100, 200, 255, 256, 257, 300)
+MOST_WORK = 9000  # operations of all rows, of a forward pass
+LAYOUTS = ("plain", "plain", "strided", "reversed", "read-only", "off by one", "off by a byte", "transposed")
 
 
 @dataclass(frozen=True)
 class Argument:
-    """A parameter of the program: its name, the shape and kind of what it is given."""
+    """A parameter of the program: its name, the shape and kind of what it is given.
+
+    Of one with rows, all of a group have the same number of them, along `axis`, and the shape is that of a row. Indices
+    are of `length` things. An array lies in memory by its layout; `alias` is another argument that it is a view of.
+    """
 
     name: str
     shape: tuple
     kind: str
+    group: int | None = None
+    axis: int = 0
+    length: int = 0
+    layout: str = "plain"
+    alias: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,7 @@ class Case:
     plan: tuple  # for each call, how it is made: "compiled", "again" (by another compiled object) or "eager"
     wild: bool = False
     shortest: int | None = None  # the length of tape from which on loops are looked for; None for the usual one
+    chunk: int | None = None  # the rows of a chunk; None for the usual numbers
 
     def source(self):
         lines = [*self.setup, "", "", self.header, *(f"    {line}" for line in self.body)]
@@ -95,6 +112,9 @@ class Case:
         lines = [PRELUDE, "", self.source(), ""]
         if self.shortest is not None:
             lines.append(f"micrograd.jit.program.STRAIGHT = {self.shortest}")
+        if self.chunk is not None:
+            lines.append(f"batched.MANY_ROWS = batched.FEW_ROWS = {self.chunk}")
+            lines.append("batched.CHUNKS = 1")
         lines.append("compiled, again = jit(program, dtype='f64'), jit(program, dtype='f64')")
         lines.append("eager = program  # or all three the same, to see what is right")
         for numbers, changes, how in zip(self.calls, self.changes, self.plan):
@@ -116,7 +136,14 @@ def argument_text(argument, numbers):
     kind = argument.kind
     if kind in ("f64", "f32", "i64"):
         name = {"f64": "float64", "f32": "float32", "i64": "int64"}[kind]
-        return f"np.array({numbers!r}, dtype=np.{name})" if argument.shape else f"np.{name}({numbers!r})"
+        if not isinstance(numbers, list):
+            return f"np.{name}({numbers!r})"
+        text = f"np.array({numbers!r}, dtype=np.{name})"
+        return (
+            text
+            if argument.layout == "plain" and not argument.alias
+            else f"{text}  # {argument.layout} {argument.alias}"
+        )
     if kind == "values":
         return f"values({numbers!r})"
     return repr(tuples(numbers) if kind == "tuple" else numbers)
@@ -130,15 +157,16 @@ def mapped(function, x):
     return [mapped(function, part) for part in x] if isinstance(x, list) else function(x)
 
 
-def argument_of(argument, numbers, number=None, wide=False):
+def argument_of(argument, numbers, number=None, wide=False, given=None):
     """What a call is given, of the argument's kind; of what `number` makes of the numbers; or, `wide`, arrays in f64.
 
-    Eager execution takes the wide ones, for it would calculate with the elements of an f32 array in f32.
+    Eager execution takes the wide ones, for it would calculate with the elements of an f32 array in f32. `given` has
+    the arrays of the call before, by argument: those are given again, with other numbers in them.
     """
     kind = argument.kind
     if number:
-        if kind in ("f64", "f32", "i64") and argument.shape:
-            array = np.empty(argument.shape, dtype=object)
+        if kind in ("f64", "f32", "i64") and isinstance(numbers, list):
+            array = np.empty(np.shape(numbers), dtype=object)
             array.reshape(-1)[:] = [number(x) for x in flat(numbers)]
             return array
         x = mapped(number, numbers)
@@ -147,10 +175,41 @@ def argument_of(argument, numbers, number=None, wide=False):
         return tuples(x) if kind == "tuple" else x
     if kind in ("f64", "f32", "i64"):
         dtype = np.float64 if wide else {"f64": np.float64, "f32": np.float32, "i64": np.int64}[kind]
-        return np.array(numbers, dtype=dtype) if argument.shape else dtype(numbers)
+        if not isinstance(numbers, list):
+            return dtype(numbers)
+        return np.array(numbers, dtype=dtype) if wide else laid_out(argument, np.array(numbers, dtype=dtype), given)
     if kind == "values":
         return mapped(Value, numbers)
     return tuples(numbers) if kind == "tuple" else numbers
+
+
+def laid_out(argument, array, given):
+    """The array in its layout; in the same memory as in the call before, or as the argument that it is an alias of."""
+    if given is None or argument.alias == argument.layout == "plain":
+        return array
+    if argument.alias:
+        return given[argument.alias][::-1] if argument.layout == "reversed" else given[argument.alias]
+    old = given.get(argument.name)
+    if old is None or old.shape != array.shape:
+        old = given[argument.name] = in_layout(argument.layout, array)
+    old.flags.writeable = True
+    old[...] = array
+    old.flags.writeable = argument.layout != "read-only"
+    return old
+
+
+def in_layout(layout, array):
+    """An array of the same shape and type that lies otherwise in memory."""
+    n, unit = array.size, array.itemsize
+    if layout == "strided":
+        return np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)[..., ::2]
+    if layout == "reversed":
+        return np.zeros_like(array)[::-1]
+    if layout == "off by one":
+        return np.zeros(n + 1, array.dtype)[1:].reshape(array.shape)
+    if layout == "off by a byte":
+        return np.zeros(n * unit + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    return np.zeros_like(array, order="F" if layout == "transposed" else "C")
 
 
 def flat(x):
@@ -169,6 +228,20 @@ class Variable:
 
 
 @dataclass
+class RowsOf:
+    """Text that stands for rows: those of an argument, or what a vmap returned; each has the shape. With a `length`,
+    they are indices of so many things."""
+
+    text: str
+    group: int
+    shape: tuple
+    size: float
+    value: bool = False
+    axis: int = 0
+    length: int = 0
+
+
+@dataclass
 class Builder:
     """A program in the making."""
 
@@ -183,6 +256,14 @@ class Builder:
     count: int = 0
     indent: str = ""
     cost: int = 0
+    rows: list = field(default_factory=list)  # RowsOf
+    groups: list = field(default_factory=list)  # of rows: how many there are, if that is fixed
+    data: list = field(default_factory=list)  # arrays that are closed over: name, shape
+    indices: list = field(default_factory=list)  # Variables, and of how many things they are indices
+    row_cost: int = 0
+    depth: int = 0  # of functions within each other
+    in_row: bool = False
+    lists: list = field(default_factory=list)  # of parameters, where they have names of their own
 
     # -- choices
     def choose(self, options):
@@ -280,6 +361,47 @@ class Builder:
         if fitting and self.chance(75):
             return self.choose(fitting[-6:])
         return self.any(self.shape(limit))
+
+    def index(self, n, shape=()):
+        """An index of n things, or several."""
+        fitting = [v for v, length in self.indices if v.shape == shape and length == n]
+        if fitting and self.chance(60):
+            return self.choose(fitting)
+        kind = self.choose(("list", "list", "ints", "i64", "f64", "values"))
+        name = self.name("k")
+        self.arguments.append(Argument(name, shape, kind, length=n))
+        v = Variable(name, shape, float(n))
+        self.indices.append((v, n))
+        return v
+
+    def function(self, prefix, parameters, pieces, finish):
+        """A function of these Variables, made of pieces: its name. `finish` gives its last lines, of what is there then;
+        what it closes over is among that."""
+        name = self.name(prefix)
+        kept = self.lines, self.variables, self.indent, self.indices, self.rows
+        self.lines, self.variables = [], [*self.choose_some(self.variables, 3), *parameters]
+        self.indices = [*self.indices]
+        self.indent += "    "
+        self.depth += 1
+        for piece in pieces:
+            piece(self)
+        lines = [*self.lines]
+        self.lines = []
+        finish()
+        lines += self.lines
+        names = {a.name for a in self.arguments}
+        new = [v for v in self.variables if v.text in names]
+        new_indices = [(v, n) for v, n in self.indices if v.text in names]
+        self.lines, self.variables, self.indent, self.indices, self.rows = kept
+        self.depth -= 1
+        self.variables += [v for v in new if not any(v is w for w in self.variables)]
+        self.indices += [pair for pair in new_indices if not any(pair[0] is v for v, _ in self.indices)]
+        self.say(f"def {name}({', '.join(v.text for v in parameters)}):")
+        self.lines += lines
+        return name
+
+    def choose_some(self, things, most):
+        return [self.choose(things[-6:]) for _ in range(self.draw(st.integers(0, most)))] if things else []
 
     # -- formulas
     def literal(self):
@@ -1019,11 +1141,243 @@ def whole_arrays(b):
         b.let("m", f"[list(row) for row in {name}[::-1, ::-1]]", (n, m), 3, False, cost)
 
 
+def number_of(b, v):
+    """A variable as one number: text."""
+    square = b.chance(50)
+    if v.shape == ():
+        return f"{v.text} * {v.text}" if square else v.text
+    n = math.prod(v.shape)
+    if len(v.shape) == 1:
+        return f"sum(p * p for p in {v.text}) * {round(1 / n, 3)}" if square else f"sum({v.text}) / {n}"
+    if square:
+        return f"sum((p - 0.5) ** 2 for row in {v.text} for p in row) / {n}"
+    return f"sum(p for row in {v.text} for p in row) * 0.1"
+
+
+def indexed(b):
+    """Indexing by data."""
+    style = b.choose(("take", "take", "several", "of matrix", "both", "put", "put", "put a row", "one hot"))
+    if style in ("of matrix", "both", "put a row"):
+        x = b.matrix(150)
+    else:
+        x = b.vector(limit=33)
+    n = x.shape[0]
+    cost = 3 * math.prod(x.shape)
+    if 4 * cost + b.cost > b.budget:
+        return
+    i = b.index(n)
+    at = b.choose((i.text, i.text, i.text, f"({i.text} * 1)", f"({i.text} + 0)"))
+    if style == "take":
+        b.let("s", f"ops.take({x.text}, {at})", (), x.size, x.value, cost)
+    elif style == "several":
+        several = b.index(n, (b.choose((1, 2, 3, 5)),))
+        f = b.choose(("ops.take({x}, k)", "ops.take({x}, k) * 0.5", "ops.take({x}, k) + k"))
+        text = f"[{f.format(x=x.text)} for k in {several.text}]"
+        b.let("v", text, several.shape, x.size + n * ("+" in f), x.value, cost * several.shape[0])
+    elif style == "of matrix":
+        b.let("v", f"list(ops.take({x.text}, {at}))", (x.shape[1],), x.size, x.value, cost)
+    elif style == "both":
+        j = b.index(x.shape[1])
+        b.let("s", f"ops.take(ops.take({x.text}, {at}), {j.text})", (), x.size, x.value, cost)
+    elif style == "put":
+        name = b.name("v")
+        f, size, value = b.formula([b.scalar(), item(x, str(b.draw(st.integers(0, n - 1))))], 1)
+        b.say(f"{name} = list({x.text})", f"ops.put({name}, {at}, {f})")
+        b.made(name, x.shape, max(x.size, size), x.value and value, cost)
+    elif style == "put a row":
+        row, name = b.vector(x.shape[1]), b.name("m")
+        b.say(f"{name} = [list(row) for row in {x.text}]", f"ops.put({name}, {at}, list({row.text}))")
+        b.made(name, x.shape, max(x.size, row.size), x.value and row.value, cost)
+    else:
+        b.let("v", f"[p * (k == {i.text}) for k, p in enumerate({x.text})]", (n,), x.size, False, cost)
+
+
+INNER = (
+    *(elementwise, elementwise, dense, reduction, reduction, recurrence, cumulative, indexing, scalars, scalars, pairs),
+    *(stencil, convolution, affine, affine, second_order, indexed),
+)
+
+
+def derivative(b):
+    """The derivatives of a function."""
+    if b.depth > 1:
+        return
+    style = b.choose(("grad", "grad", "value", "value", "hessian", "jvp", "jacobian", "second", "slope"))
+    if style in ("slope", "second"):
+        x = b.scalar()
+    else:
+        x = b.vector(limit=4 if style == "hessian" else 9)
+    old, b.budget = b.budget, min(b.budget, b.cost + (20 if style == "hessian" else 60))
+    before = b.cost
+    u = Variable(b.name("u"), x.shape, x.size, True)
+    found = []
+
+    def finish():
+        made = [v for v in b.variables if v.text not in (x.text,)][-3:]
+        if style == "jacobian":
+            made = [v for v in made if len(v.shape) < 2] or [u]
+            found.append(b.choose(made))
+            b.say(f"return {found[0].text}")
+        else:
+            terms = [number_of(b, v) for v in (u, b.choose(made))]
+            if b.chance(30):
+                terms[0] = f"ops.sin({terms[0]})"
+            b.say(f"return {terms[0]} {b.choose(('+', '*', '-'))} ({terms[1]})")
+
+    f = b.function("g", [u], [b.choose(INNER) for _ in range(b.draw(st.integers(0, 2)))], finish)
+    b.budget = old
+    b.cost = before
+    cost = 4 * 60
+    n = x.shape[0] if x.shape else 1
+    given = x.text if not x.shape or b.chance(50) else f"list({x.text})"
+    if style in ("grad", "slope"):
+        b.let("v" if x.shape else "s", f"grad({f})({given})", x.shape, 100, False, cost)
+    elif style == "second":
+        b.let("s", f"grad(grad({f}))({given})", (), 1000, False, 3 * cost)
+    elif style == "value":
+        value, slope = b.name("s"), b.name("v")
+        b.say(f"{value}, {slope} = value_and_grad({f})({given})")
+        b.made(value, (), 100, False, cost)
+        b.made(slope, x.shape, 100, False, cost)
+    elif style == "hessian":
+        b.let("m", f"hessian({f})({given})", (n, n), 1000, False, 3 * cost)
+    elif style == "jvp":
+        value, rate = b.name("s"), b.name("s")
+        t = b.vector(n)
+        b.say(f"{value}, {rate} = jvp({f}, ({given},), (list({t.text}),))")
+        b.made(value, (), 100, False, cost)
+        b.made(rate, (), 100, False, cost)
+    else:
+        (of,) = found
+        shape = (*of.shape, n)
+        b.let("m" if of.shape else "v", f"jacobian({f})({given})", shape, 100, False, 2 * cost)
+
+
+def row_input(b, group):
+    """Rows of a group for a vmap to run on: there already, or a new argument, or an array to close over."""
+    fitting = [r for r in b.rows if r.group == group]
+    if fitting and b.chance(55):
+        return b.choose(fitting[-5:])
+    shape = b.choose(ROW_SHAPES)
+    axis = b.choose((0, 0, 0, 0, len(shape)))
+    fixed = b.groups[group]
+    name = b.name("X")
+    if fixed is not None and b.chance(60):
+        b.data.append((name, (fixed, *shape)))
+        row = RowsOf(name, group, shape, 2.0)
+    elif b.chance(20):
+        n = b.choose((2, 3, 5))
+        b.arguments.append(Argument(name, (), b.choose(("ints", "i64", "list")), group=group, length=n))
+        row = RowsOf(name, group, (), float(n), length=n)
+    else:
+        b.arguments.append(Argument(name, shape, b.choose(ROW_KINDS), group=group, axis=axis))
+        row = RowsOf(name, group, shape, 3.0, axis=axis)
+    b.rows.append(row)
+    return row
+
+
+def over_rows(b):
+    """A function run on rows, and perhaps sums and means of what it gives."""
+    if b.depth:
+        return rows_written_out(b)
+    if not b.groups or b.chance(20):
+        b.groups.append(b.choose((None, None, None, None, 3, 5, 33, 70)))
+    group = b.draw(st.integers(0, len(b.groups) - 1))
+    inputs = [row_input(b, group) for _ in range(b.choose((1, 1, 1, 2, 2, 3)))]
+    shared = b.choose_some(b.variables, 1) if b.chance(40) else []
+    parameters, first = [], []
+    for r in inputs:
+        v = Variable(b.name("r"), r.shape, r.size, r.value)
+        parameters.append(v)
+        if r.length:
+            b.indices.append((v, r.length))
+        elif r.text.startswith("X") and b.chance(30):
+            depth = {0: "Value({})", 1: "[Value(x) for x in {}]", 2: "[[Value(x) for x in row] for row in {}]"}
+            first.append(f"{v.text} = {depth[len(v.shape)].format(v.text)}")
+            v.value = v.leaf = True
+    for v in shared:
+        parameters.append(Variable(b.name("r"), v.shape, v.size, v.value))
+    old, before = b.budget, b.cost
+    b.budget = before + b.choose((20, 60, 60, 150))
+    returned, inner = [], b.chance(25)
+
+    def unpacked(b):
+        b.say(*first)
+
+    def finish():
+        own = [v for v in b.variables if v.text.startswith(("r", "t", "v", "s", "m"))][-4:]
+        if inner:
+            number = f"Value(0.0) + {number_of(b, b.choose(own))}"
+            y = b.let("s", number, (), 10, True)
+            b.say(f"{y.text}.backward()")
+            own.append(y)
+            for v in (v for v in parameters if v.leaf):
+                grads = {0: "{}.grad", 1: "[p.grad for p in {}]", 2: "[[p.grad for p in row] for row in {}]"}
+                own.append(Variable(grads[len(v.shape)].format(v.text), v.shape, 50))
+        returned.extend([b.choose(own) for _ in range(b.choose((1, 1, 2, 3)))])
+        texts = [v.text for v in returned]
+        if len(returned) == 1:
+            b.say(f"return {texts[0]}")
+        else:
+            b.say(f"return ({', '.join(texts)})")
+
+    pieces = [unpacked, *[b.choose(ROW_PIECES) for _ in range(b.choose((0, 1, 1, 2, 3)))]]
+    b.in_row = True
+    f = b.function("f", parameters, pieces, finish)
+    b.in_row = False
+    own = {v.text for v in parameters}
+    b.indices = [(v, n) for v, n in b.indices if v.text not in own]
+    b.row_cost += b.cost - before + 5
+    b.budget, b.cost = old, before + 20
+    axes = [str(r.axis) for r in inputs] + ["None"] * len(shared)
+    options = "" if set(axes) == {"0"} else f", in_axes=({', '.join(axes)},)"
+    options += ", threads=2" if b.chance(30) else ""
+    given = ", ".join([*(r.text for r in inputs), *(v.text for v in shared)])
+    names = [b.name("z") for _ in returned]
+    b.say(f"{', '.join(names)} = vmap({f}{options})({given})")
+    made = [RowsOf(name, group, v.shape, v.size, v.value) for name, v in zip(names, returned)]
+    b.rows += made
+    for r in made:
+        if r.shape == () and b.chance(75):
+            of, size = b.choose((("sum", 300), ("mean", 1), ("mean", 1)))
+            b.let("s", f"ops.{of}({r.text})", (), max(1.0, r.size) * size, r.value, 1)
+    return None
+
+
+def rows_written_out(b):
+    """A vmap within a function that runs on rows."""
+    x = b.vector(limit=9)
+    (n,) = x.shape
+    if 8 * n + b.cost > b.budget:
+        return
+    f, size, _ = b.formula([Variable("e", (), x.size, x.value), *([b.scalar()] if b.chance(30) else [])], 2)
+    if b.chance(50):
+        b.let("s", f"ops.sum(vmap(lambda e: {f})(list({x.text})))", (), n * size, False, 6 * n)
+    else:
+        b.let("v", f"list(vmap(lambda e: {f})(list({x.text})))", (n,), size, False, 6 * n)
+
+
 PIECES = (
     *(elementwise, elementwise, elementwise_matrix, dense, dense, dense_rows, matmul, reduction, reduction),
     *(reduction_of_matrix, pairs, stencil, stencil2d, convolution, convolution2d, recurrence, recurrent_network),
     *(cumulative, indexing, indexing, indexing_of_matrix, scalars, attention, network, whole_arrays),
-    *(affine, affine, affine, affine, second_order, gated_network),
+    *(affine, affine, affine, affine, second_order, gated_network, indexed, derivative),
+)
+ROW_PIECES = (
+    *(
+        elementwise,
+        elementwise,
+        elementwise_matrix,
+        dense,
+        dense,
+        dense_rows,
+        reduction,
+        reduction,
+        reduction_of_matrix,
+    ),
+    *(pairs, stencil, convolution, recurrence, recurrent_network, cumulative, indexing, indexing, indexing_of_matrix),
+    *(scalars, scalars, attention, network, network, affine, affine, second_order, gated_network, indexed, indexed),
+    *(derivative, derivative, rows_written_out),
 )
 
 
@@ -1031,21 +1385,7 @@ def total_of(b):
     """A Value that depends on several of the variables: lines that end with `loss = ...`."""
     candidates = [v for v in b.variables if v.shape == () or v.shape[0] != "model"][-8:]
     chosen = [b.choose(candidates) for _ in range(b.draw(st.integers(1, 3)))] if candidates else []
-    terms = []
-    for v in chosen:
-        square = b.chance(50)
-        if v.shape == ():
-            terms.append(f"{v.text} * {v.text}" if square else v.text)
-        elif len(v.shape) == 1:
-            n = v.shape[0]
-            terms.append(f"sum(p * p for p in {v.text}) * {round(1 / n, 3)}" if square else f"sum({v.text}) / {n}")
-        else:
-            n = v.shape[0] * v.shape[1]
-            terms.append(
-                f"sum((p - 0.5) ** 2 for row in {v.text} for p in row) / {n}"
-                if square
-                else f"sum(p for row in {v.text} for p in row) * 0.1"
-            )
+    terms = [number_of(b, v) for v in chosen]
     if b.chance(30) or not terms:
         terms.append("0.01 * sum(p * p for p in parameters)")
     first = terms[0] if any(v.value for v in chosen) or "parameters" in terms[-1] else f"Value(0) + {terms[0]}"
@@ -1165,7 +1505,7 @@ def learning(b, update):
 
 def returned(b, learned):
     """What the function returns, as text."""
-    candidates = [v.text for v in b.variables]
+    candidates = [v.text for v in b.variables] + 2 * [r.text for r in b.rows if r.text[0] == "z"]
     things = [b.choose(candidates) for _ in range(b.draw(st.integers(0, 3)))] if candidates else []
     if learned:
         things.append("loss")
@@ -1213,6 +1553,26 @@ class Numbers:
             return float(rng.choice(SPECIAL))
         return round(rng.uniform(-largest, largest), 2)
 
+    def index(self, length, wrong):
+        if wrong and self.rng.random() < 0.1:
+            return self.rng.choice((length, -length - 1, 0.5, math.nan, 1e300, length + 7))
+        return self.rng.randrange(-length, length)
+
+    def of(self, argument, rows, wrong):
+        """What is given to an argument in a call with so many rows of each group."""
+        shape = argument.shape
+        if argument.group is not None:
+            shape = (*shape[: argument.axis], rows[argument.group], *shape[argument.axis :])
+        if argument.length:
+            wrong = wrong and argument.kind in ("list", "f64")
+            return self.indices(shape, argument.length, wrong)
+        return self.shaped(shape, 0.1 if argument.name == "rate" else 2.0, argument.kind)
+
+    def indices(self, shape, length, wrong):
+        if shape:
+            return [self.indices(shape[1:], length, wrong) for _ in range(shape[0])]
+        return self.index(length, wrong)
+
     def shaped(self, shape, largest=2.0, kind="list"):
         if shape:
             return [self.shaped(shape[1:], largest, kind) for _ in range(shape[0])]
@@ -1233,14 +1593,17 @@ def constructor(v, numbers):
 
 
 @st.composite
-def cases(draw, wild=False, budget=None):
-    """A Case; `budget` is about how many operations its forward pass may have."""
+def cases(draw, wild=False, budget=None, rows=False):
+    """A Case; `budget` is about how many operations its forward pass may have. With `rows`, it runs vmaps."""
     budget = budget or draw(st.sampled_from((60, 200, 200, 600)))
     b = Builder(draw, wild, budget)
     flag = b.chance(10)
-    repeats = b.choose((1, 1, 1, 1, 1, 2, 3, 5))
+    repeats = b.choose((1, 1, 1, 1, 1, 2) if rows else (1, 1, 1, 1, 1, 2, 3, 5))
     inner = b.indent = "    " if repeats > 1 else ""
-    pieces = draw(st.lists(st.sampled_from(PIECES), min_size=1, max_size=5))
+    pieces = draw(st.lists(st.sampled_from(PIECES), min_size=not rows, max_size=2 if rows else 5))
+    if rows:
+        more = draw(st.lists(st.sampled_from(PIECES), max_size=1))
+        pieces = [*pieces, *[over_rows] * b.choose((1, 1, 2, 2, 3)), *more, *[over_rows] * b.choose((0, 0, 1))]
     for piece in pieces:
         piece(b)
     if not b.variables:
@@ -1256,6 +1619,7 @@ def cases(draw, wild=False, budget=None):
     result = returned(b, total)
     numbers = Numbers(draw(st.integers(0, 2**32 - 1)), wild)
     made = [constructor(v, numbers) for v in b.parameters]
+    made += [f"{name} = np.array({numbers.shaped(shape)!r})" for name, shape in b.data]
     models = [v.text for v in b.parameters if v.shape and v.shape[0] == "model"]
     lists = [v.text for v in b.parameters if v.text not in models]
     made.append(
@@ -1286,8 +1650,12 @@ def cases(draw, wild=False, budget=None):
     body.append(f"return {result}")
     calls, changes = [], []
     size = draw(st.integers(2, 4))
+    wrong = b.chance(20)
+    most = MOST_WORK // (max(b.row_cost, 1) * repeats)
+    possible = [n for n in NUMBERS_OF_ROWS if n <= max(most, 5)]
     for k in range(size):
-        calls.append(tuple(numbers.shaped(a.shape, 0.1 if a.name == "rate" else 2.0, a.kind) for a in b.arguments))
+        how_many = [fixed or b.choose(possible) for fixed in b.groups]
+        calls.append(tuple(numbers.of(a, how_many, wrong and k > 0) for a in b.arguments))
         changed = (
             []
             if k == 0
@@ -1306,4 +1674,132 @@ def cases(draw, wild=False, budget=None):
         plan=("compiled", *(b.choose(("compiled", "compiled", "again", "eager")) for _ in calls[1:])),
         wild=wild,
         shortest=0 if b.chance(50) else None,
+        chunk=b.choose((None, None, 16, 64)) if b.groups else None,
+    )
+
+
+# -- programs that are worked on in place
+
+
+PLACES = (
+    *("i", "i", "{n} - 1 - i", "(i + 1) % {n}", "(i - 1) % {n}", "max(i - 1, 0)", "min(i + 1, {n} - 1)"),
+    *("(i + {n} // 2) % {n}", "i // 2", "(7 * i + 3) % {n}", "(i * 32 + i // 32) % {n}", "order[i]", "0", "i // 8 * 8"),
+    "min(i ^ 1, {n} - 1)",
+)
+
+
+def long_update(b, n, numbers):
+    """Lines that set many numbers, each by some others."""
+    names = ["p", "p", "q"] if "q" in b.lists else ["p"]
+    arrays = [a.name for a in b.arguments if a.shape == (n,)]
+
+    def place():
+        return b.choose(PLACES).format(n=n)
+
+    def source():
+        if arrays and b.chance(40):
+            return f"{b.choose(arrays)}[{place()}]"
+        return f"{b.choose(names)}[{place()}].{b.choose(('data', 'data', 'grad'))}"
+
+    def formula():
+        a, c = source(), source()
+        styles = (
+            "{a}",
+            "0.5 * {a} + {c}",
+            "{a} * {c}",
+            "{a} - 0.1 * {c}",
+            "ops.tanh({a} + {c})",
+            "ops.maximum({a}, {c})",
+        )
+        return b.choose(styles).format(a=a, c=c)
+
+    target, slot = b.choose(names), b.choose(("data", "data", "data", "grad"))
+    which = b.choose((f"range({n})", f"range({n})", f"range({n} - 1, -1, -1)", f"range({n} // 2)", f"range(0, {n}, 2)"))
+    style = b.choose(("at once", "at once", "in turn", "in turn", "prefix", "step", "swap", "both", "centred", "blur"))
+    if style == "at once":
+        b.say(f"new = [{formula()} for i in range({n})]", f"for i in {which}:", f"    {target}[i].{slot} = new[i]")
+    elif style == "in turn":
+        b.say(f"for i in {which}:", f"    {target}[i].{slot} = {formula()}")
+    elif style == "prefix":
+        b.say(
+            "total = 0.0",
+            f"for i in {which}:",
+            f"    total = {b.choose(('total', '0.5 * total'))} + 0.01 * {source()}",
+            f"    {target}[{b.choose(('i', '(i + 1) % ' + str(n)))}].{slot} = total",
+        )
+    elif style == "step":
+        target = arrays and b.choose(arrays)
+        loss = f"sum((v - e) * (v - e) for v, e in zip(p, {target}))" if target else "sum(v * v for v in p)"
+        b.say(f"loss = {loss} * 0.5", *(["for v in p:", "    v.grad = 0"] if b.chance(70) else []), "loss.backward()")
+        b.say("for v in p:", f"    v.data {b.choose(('-= 0.1 * v.grad', '= v.data - 0.1 * v.grad'))}")
+    elif style == "swap":
+        other = b.choose(names)
+        b.say(
+            f"for i in {which}:",
+            f"    {target}[i].data, {other}[{place()}].{slot} = {other}[{place()}].{slot}, {target}[i].data",
+        )
+    elif style == "both":
+        b.say(f"for i in {which}:", f"    {target}[i].grad = {formula()}", f"    {target}[i].data = {formula()}")
+    elif style == "centred":
+        b.say(f"mean = sum(v.{slot} for v in {target}) / {n}", f"for v in {target}:", f"    v.{slot} = v.{slot} - mean")
+    else:
+        b.say(f"old = [v.{slot} for v in {target}]", f"for i in range({n}):")
+        b.say(f"    {target}[i].{slot} = 0.25 * old[i - 1] + 0.5 * old[i] + 0.25 * old[(i + 1) % {n}]")
+
+
+@st.composite
+def large_cases(draw):
+    """A Case that reads and sets so many numbers that it works on homes and on arrays in place, if it may."""
+    b = Builder(draw, False, 1)
+    n = b.choose((1024, 1024, 1025, 1030, 1031, 1100))
+    numbers = Numbers(draw(st.integers(0, 2**32 - 1)), False)
+    b.lists = ["p", *(["q"] if b.chance(40) else [])]
+    layouts = [name for name in LAYOUTS if name != "transposed"]
+    for name in ("x", "y")[: b.choose((0, 1, 1, 1, 2))]:
+        layout = b.choose(layouts)
+        b.arguments.append(Argument(name, (n,), b.choose(("f64", "f64", "f32", "f32", "list", "i64")), layout=layout))
+    if len(b.arguments) == 2 and b.chance(50):
+        x, _ = b.arguments
+        kind = "f64" if x.kind in ("list", "i64") else x.kind
+        b.arguments[0] = Argument("x", x.shape, kind, layout="read-only" if x.layout == "plain" else x.layout)
+        b.arguments[1] = Argument("y", x.shape, kind, layout=b.choose(("reversed", "same")), alias="x")
+    if b.chance(15):
+        b.arguments.append(Argument("k", (), "list", length=5))
+    arguments = [a.name for a in b.arguments]
+    results = []
+    if b.chance(30):
+        results.append("[v.data for v in p]")  # as they were
+        b.say("before = [v.data for v in p]")
+        results[-1] = "before"
+    for _ in range(b.choose((1, 1, 1, 2, 3))):
+        long_update(b, n, numbers)
+    results += b.choose_some(("p[3].data", "sum(v.data for v in p)", "[v.grad for v in p[:7]]", "p[-1].grad"), 2)
+    results += ["ops.take([1.0, 2.0, 3.0, 4.0, 5.0], k)"] if "k" in arguments else []
+    results += ["sum(x)"] if "x" in arguments and b.chance(30) else []
+    setup = [f"{name} = values({numbers.shaped((n,), 1.5)!r})" for name in b.lists]
+    setup.append(f"order = {numbers.rng.sample(range(n), n)}")
+    setup.append(f"parameters = [{', '.join('*' + name for name in b.lists)}]")
+    if b.chance(60):
+        setup += ["for i, p_ in enumerate(parameters):", "    p_.grad = 0.25 * (i % 5)"]
+    setup.append("state = [*parameters]")
+    calls, changes = [], []
+    for k in range(draw(st.integers(2, 5))):
+        given = []
+        for a in b.arguments:
+            x = numbers.of(a, [], wrong=k > 0)
+            if a.alias:
+                x = given[0][::-1] if a.layout == "reversed" else given[0]
+            given.append(x)
+        calls.append(tuple(given))
+        few = range(numbers.rng.randrange(3) if k and numbers.rng.random() < 0.4 else 0)
+        changed = [(numbers.rng.randrange(1000), numbers.rng.choice(("data", "grad")), numbers.float(1.5)) for _ in few]
+        changes.append(tuple(changed))
+    return Case(
+        setup=tuple(setup),
+        header=f"def program({', '.join(arguments)}):",
+        body=(*b.lines, f"return {results[0] if len(results) == 1 else tuple(results)!r}".replace("'", "")),
+        arguments=tuple(b.arguments),
+        calls=tuple(calls),
+        changes=tuple(changes),
+        plan=("compiled", *(b.choose(("compiled", "compiled", "compiled", "again", "eager")) for _ in calls[1:])),
     )

@@ -4,7 +4,7 @@ import pytest
 from agreement import EagerError, check_case
 from bounded import Bounded, set_precision
 from hypothesis import HealthCheck, given, reject, settings
-from random_programs import cases
+from random_programs import cases, large_cases
 
 few = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])
 
@@ -17,26 +17,44 @@ def check(case, **options):
 
 
 @given(cases())
-@settings(few, max_examples=80)
+@settings(few, max_examples=60)
 def test_programs_agree_in_f64_at_every_stage(case):
     check(case, dtypes=["f64"])
 
 
 @given(cases())
-@settings(few, max_examples=60)
+@settings(few, max_examples=40)
 def test_programs_agree_in_f32(case):
     check(case, dtypes=["f32"])
 
 
 @given(cases(wild=True))
-@settings(few, max_examples=50)
+@settings(few, max_examples=30)
 def test_infinities_nans_and_zeros_go_where_they_go_in_eager_code(case):
     check(case)
 
 
 @given(cases(budget=3000))
-@settings(few, max_examples=10)
+@settings(few, max_examples=8)
 def test_larger_programs_agree(case):
+    check(case)
+
+
+@given(cases(rows=True))
+@settings(few, max_examples=40)
+def test_programs_that_run_on_rows_agree_with_a_loop_over_them(case):
+    check(case, dtypes=["f64"])
+
+
+@given(cases(rows=True, wild=True))
+@settings(few, max_examples=15)
+def test_rows_of_infinities_and_nans_in_f32_agree_too(case):
+    check(case, dtypes=["f32"])
+
+
+@given(large_cases())
+@settings(few, max_examples=7)
+def test_what_is_set_in_place_is_what_was_there_before_as_in_eager_code(case):
     check(case)
 
 
