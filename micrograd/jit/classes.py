@@ -99,9 +99,8 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classe
         first, last = start[i], start[i + 1]
         key: Any
         if o == SUM and (last - first > 1 or i in lone):
-            kinds = frozenset(map(class_of, operand[first:last]))
-            key = told.get(kinds)
-            if key is None:
+            key = kinds = frozenset(map(class_of, operand[first:last]))
+            if len(kinds) > 1 and (key := told.get(kinds)) is None:
                 key = told[kinds] = telling(kinds, depth)
         elif o in EXTREMES:
             key = (o, frozenset(map(class_of, operand[first:last])))
@@ -136,8 +135,6 @@ def telling(kinds: frozenset[int], depth: list[int]) -> frozenset[int]:
     Where the points of a border stay as they are, they are leaves, and what is next to them would in every step be
     of a class of its own; and in the next step what is next to that.
     """
-    if len(kinds) == 1:
-        return kinds
     depths = [depth[c] for c in kinds]
     deepest, least = max(depths), min(depths)
     shallow = SHALLOW if deepest > SHALLOW else 0
@@ -266,7 +263,7 @@ def readers(graph: Graph, classes: Classes) -> Integers:
     """For each edge the number of its reader's class times PLACES, plus at which place of it its operand stands, plus
     1; for copies, which are of another class than their readers, 0."""
     owner = edge_owners(graph)
-    place = np.where(np.isin(graph.op[owner], REDUCTIONS), 0, np.arange(len(owner)) - graph.start[owner])
+    place = np.where(np.isin(graph.op, REDUCTIONS)[owner], 0, np.arange(len(owner)) - graph.start[owner])
     return np.where(graph.op[owner] == COPY, 0, classes.of[owner] * PLACES + place + 1)
 
 
@@ -284,7 +281,7 @@ def sole_readers(graph: Graph, classes: Classes, reader: Integers) -> Integers:
 def by_class(graph: Graph, classes: Integers) -> None:
     """Put the operands of products, sums and extremes into the order of their classes."""
     owner = edge_owners(graph)
-    commutes = np.isin(graph.op[owner], (MUL, *REDUCTIONS))
+    commutes = np.isin(graph.op, (MUL, *REDUCTIONS))[owner]
     slot = np.arange(len(owner)) - graph.start[owner]
     key = np.where(commutes, classes[graph.operand], slot)
     order = np.argsort(owner * (int(key.max(initial=0)) + 1) + key, kind="stable")

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -74,7 +75,7 @@ class Graph:
     lone: Bools
     belongs: Integers
 
-    @property
+    @cached_property
     def count(self) -> Integers:
         return np.diff(self.start)
 
@@ -177,7 +178,7 @@ def flatten(rows: Rows) -> Graph:
     fixed = rows.op[operand] == CONSTANT
     bias = np.bincount(owner[fixed], coefficient[fixed] * rows.value[operand[fixed]], len(root)).astype(np.float64)
     edges = [(owner[~fixed], place[~fixed], operand[~fixed], coefficient[~fixed])]
-    edges += [of_extremes(rows, op, unchanged) for op, unchanged in EXTREMES.items()]
+    edges += [of_extremes(rows, op, unchanged) for op, unchanged in EXTREMES.items() if (rows.op == op).any()]
     for k, column in enumerate((rows.a, rows.b, rows.c)):
         with_operand = others[column[others] < len(root)]
         edges.append((with_operand, with_operand * 2 + k, column[with_operand], np.ones(len(with_operand))))

@@ -54,6 +54,7 @@ FREE_NESTS = 64  # but so many in any case
 SHORT = 5  # a dimension of fewer points is not one to lay out along
 FEW_PIECES = 4  # by breaks in the terms of its sums
 FEW_KINDS = 3  # of ways from term to term
+PROBED = 2  # steps in which a layout is tried before it is in all
 MOST_ALIKE = 3  # of so many rows one at least has to be inside of a border
 MOST_PIECES = 32  # a class that falls into more pieces is gathered
 
@@ -292,6 +293,11 @@ class Roller:
         are those of a time loop, its first dimension are the steps."""
         for separate, few in ((False, UNROLLED), (False, UNEVEN), (True, UNROLLED)):
             try:
+                if steps > PROBED:  # what none of the first steps has, all of them have not
+                    some = slice(0, len(rows) // steps * PROBED)
+                    where = None if written is None else written[some]
+                    probe = Statement(self.places, rows[some], separate, few)
+                    self.affine_layout(probe, len(probe.scopes[0].owner), where, PROBED)
                 return self.affine_layout(Statement(self.places, rows, separate, few), len(rows), written, steps)
             except IrregularError:
                 pass

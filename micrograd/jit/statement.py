@@ -220,7 +220,7 @@ class Statement:
     def groups(self, edges: Integers) -> Iterator[Integers]:
         """Which edges are terms of the same class, and if so asked, of the same coefficient."""
         of = self.classes.of[self.graph.operand[edges]]
-        for c in np.unique(of):
+        for c in np.unique(of) if (of != of[:1]).any() else of[:1]:
             group = np.flatnonzero(of == c)
             if not self.separate:
                 yield group
