@@ -1,4 +1,5 @@
 import functools
+import itertools
 import math
 import random
 
@@ -469,5 +470,5 @@ def test_sums_that_go_through_an_array_in_two_ways_are_two_nests_side_by_side():
 def test_terms_that_are_multiples_of_the_same_number_are_added_up():
     p = programs.Program()
     x = p.x(20)
-    tape = p.give([a + b - 3 * a + 0.5 * b - b + a for a, b in zip(x[:-1], x[1:])])
+    tape = p.give([a + b - 3 * a + 0.5 * b - b + a for a, b in itertools.pairwise(x)])
     assert str(roll(tape)).splitlines()[-1] == "y[i<19] = 0.5*x[i+1] - x[i]"
