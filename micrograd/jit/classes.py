@@ -68,15 +68,15 @@ class TimeLoop:
     initial: dict[int, Integers]
 
 
-def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classes:
+def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = (), kind: Integers | None = None) -> Classes:
     """Isomorphism classes, numbered so that each comes after those of its operands; the leaves' are 0, 1 and 2.
 
     The keys are exact, not hashes of what they stand for. That of a sum is the set of its terms' classes, as far as
     these tell it (`telling`). Sums of one term, which are that plus a number or times one, are not of a class with
     longer ones, but for lone ones. The `given` classes come first, some rows and their operation each; whatever their
-    operands, these are of one class.
+    operands, these are of one class. Rows of one `kind` are known to be of one class, so that one of them is looked at.
     """
-    of = [0] * len(graph.op)
+    of = [0] * (len(graph.op) if kind is None else int(kind.max(initial=0)) + 1)
     table: dict[Any, int] = {}
     told: dict[frozenset[int], frozenset[int]] = {}  # what `telling` says of the same classes again and again
     class_op = [CONSTANT, WEIGHT, INPUT]
@@ -90,11 +90,16 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classe
         class_op.append(o)
         depth.append(SHALLOW + 1)
     class_of, lone = of.__getitem__, set(np.flatnonzero(graph.lone).tolist())
-    op, start, operand = graph.op.tolist(), graph.start.tolist(), graph.operand.tolist()
-    for i in np.flatnonzero(unknown).tolist():
+    op, start, rows_read = graph.op.tolist(), graph.start.tolist(), graph.operand.tolist()
+    operand, kinds_of_rows = rows_read, range(len(op))
+    looked_at = np.flatnonzero(unknown)
+    if kind is not None:
+        operand, kinds_of_rows = kind[graph.operand].tolist(), kind.tolist()
+        looked_at = np.sort(looked_at[np.unique(kind[looked_at], return_index=True)[1]])
+    for i in looked_at.tolist():
         o = op[i]
         if o <= INPUT:
-            of[i] = o
+            of[kinds_of_rows[i]] = o
             continue
         first, last = start[i], start[i + 1]
         key: Any
@@ -104,8 +109,8 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classe
                 key = told[kinds] = telling(kinds, depth)
         elif o in EXTREMES:
             key = (o, frozenset(map(class_of, operand[first:last])))
-        elif o == POW and op[operand[first + 1]] == CONSTANT:
-            key = (POW, of[operand[first]], float(graph.value[operand[first + 1]]))
+        elif o == POW and op[rows_read[first + 1]] == CONSTANT:
+            key = (POW, of[operand[first]], float(graph.value[rows_read[first + 1]]))
         elif last - first == 2:
             x, y = of[operand[first]], of[operand[first + 1]]
             key = (y << 32 | x if o == MUL and x > y else x << 32 | y) << 6 | o  # the operation tells how many operands
@@ -118,8 +123,10 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = ()) -> Classe
             c = table[key] = len(class_op)
             class_op.append(o)
             depth.append(1 + max([depth[of[k]] for k in operand[first:last]], default=0))
-        of[i] = c
+        of[kinds_of_rows[i]] = c
     classes = np.array(of, np.int64)
+    if kind is not None:
+        classes = classes[kind]
     if not given and (classes[graph.operand] > classes[edge_owners(graph)]).any():
         classes, class_op = shallow_first(classes, class_op, depth)
     live = np.flatnonzero(graph.live & (graph.op != COPY))

@@ -53,8 +53,10 @@ def with_lone_terms(graph: Graph, classes: Classes) -> tuple[Graph, Classes]:
         edges = search.lone()
         if not len(edges):
             break
-        more = search.with_sums(edges)
-        fewer = classify(more)
+        more, kind = search.with_sums(edges)
+        fewer = classify(more, kind=kind)
+        if (fewer.of[more.operand] >= fewer.of[edge_owners(more)]).any():  # some are not of one class after all
+            fewer = classify(more)
         if len(fewer.op) >= len(classes.op):
             break
         graph, classes = more, fewer
@@ -176,22 +178,24 @@ class Search:
             return op, of[0], float(self.graph.value[self.graph.operand[self.graph.start[row] + 1]])
         return (op, *(sorted(of) if op == MUL else of))
 
-    def with_sums(self, edges: Integers) -> Graph:
-        """The graph with a sum for each lone term, and one for the terms that a longer sum has swallowed. These edges
-        lead there instead, and the terms have the coefficients that those of their like have."""
+    def with_sums(self, edges: Integers) -> tuple[Graph, Integers]:
+        """The graph with a sum for each lone term, and one for the terms that a longer sum has swallowed; and for each
+        row a number, equal for those that will be of one class. These edges lead to the sums instead, and the terms
+        have the coefficients that those of their like have."""
         graph = self.graph
         owner, operand, own = self.owner[edges], graph.operand[edges], graph.coefficient[edges]
-        alike = np.array([self.classes.rows(self.sums[self.find(c)])[0] for c in self.classes.of[operand].tolist()])
-        usual = divisor(graph.coefficient[graph.start[alike]])
-        in_sum = graph.op[owner] == SUM
-        _, of, count = np.unique(owner, return_inverse=True, return_counts=True)
-        several = in_sum & (count[of.ravel()] > 1)
+        many, of = len(self.classes.op), self.classes.of
+        alike = np.array([self.sums[self.find(c)] for c in of[operand].tolist()])  # the class of the sums of their like
+        usual = divisor(graph.coefficient[graph.start[self.classes.members[self.classes.start[alike]]]])
+        in_sum, together = graph.op[owner] == SUM, owner * many + alike
+        _, which, count = np.unique(together, return_inverse=True, return_counts=True)
+        several = in_sum & (count[which.ravel()] > 1)
 
         rows, first, lone = np.unique(operand[~several], return_index=True, return_inverse=True)
         weight = usual[~several][first]
         weight[lone[~in_sum[~several]]] = 1.0  # an operation that is no sum has no coefficient to make up for it
         made = self.made(rows, weight)
-        owners, begin, swallowed = np.unique(owner[several], return_index=True, return_inverse=True)
+        owners, begin, swallowed = np.unique(together[several], return_index=True, return_inverse=True)
         factor = divisor((own[several] / usual[several])[begin])
         latest = np.zeros(len(owners), np.int64)
         np.maximum.at(latest, swallowed, operand[several])
@@ -210,7 +214,9 @@ class Search:
             np.concatenate([sums[lone], len(graph.op) + first_of_owner]),
             np.concatenate([own[~several] / weight[lone], factor]),
         )
-        return inserted(graph, after, terms, edges, reads)
+        order = np.argsort(after, kind="stable")
+        kind = np.insert(of, after[order], many + of[after - 1][order])  # by what they are sums of
+        return inserted(graph, after, terms, edges, reads), kind
 
     def made(self, rows: Integers, weight: Floats) -> Integers:
         """What an earlier round has made of each of these rows alone, times its weight; -1 where there is none."""
