@@ -1286,12 +1286,15 @@ def over_rows(b):
     inputs = [row_input(b, group) for _ in range(b.choose((1, 1, 1, 2, 2, 3)))]
     shared = b.choose_some(b.variables, 1) if b.chance(40) else []
     parameters, first = [], []
+    of = b.choose(("", "", "", "", "grad", "value_and_grad"))
+    if inputs[0].length or math.prod(inputs[0].shape) > 9:
+        of = ""
     for r in inputs:
-        v = Variable(b.name("r"), r.shape, r.size, r.value)
+        v = Variable(b.name("r"), r.shape, r.size, r.value or bool(of) and r is inputs[0])
         parameters.append(v)
         if r.length:
             b.indices.append((v, r.length))
-        elif r.text.startswith("X") and b.chance(30):
+        elif not of and r.text.startswith("X") and b.chance(30):
             depth = {0: "Value({})", 1: "[Value(x) for x in {}]", 2: "[[Value(x) for x in row] for row in {}]"}
             first.append(f"{v.text} = {depth[len(v.shape)].format(v.text)}")
             v.value = v.leaf = True
@@ -1299,13 +1302,19 @@ def over_rows(b):
         parameters.append(Variable(b.name("r"), v.shape, v.size, v.value))
     old, before = b.budget, b.cost
     b.budget = before + b.choose((20, 60, 60, 150))
-    returned, inner = [], b.chance(25)
+    returned, inner = [], not of and b.chance(25)
 
     def unpacked(b):
         b.say(*first)
 
     def finish():
         own = [v for v in b.variables if v.text.startswith(("r", "t", "v", "s", "m"))][-4:]
+        if of:
+            b.say(f"return ops.sin({number_of(b, b.choose(own))}) * ({number_of(b, parameters[0])})")
+            returned.append(Variable("", inputs[0].shape, 100))
+            if of == "value_and_grad":
+                returned.insert(0, Variable("", (), 10))
+            return
         if inner:
             number = f"Value(0.0) + {number_of(b, b.choose(own))}"
             y = b.let("s", number, (), 10, True)
@@ -1334,6 +1343,7 @@ def over_rows(b):
     options += ", threads=2" if b.chance(30) else ""
     given = ", ".join([*(r.text for r in inputs), *(v.text for v in shared)])
     names = [b.name("z") for _ in returned]
+    f = f"{of}({f})" if of else f
     b.say(f"{', '.join(names)} = vmap({f}{options})({given})")
     made = [RowsOf(name, group, v.shape, v.size, v.value) for name, v in zip(names, returned)]
     b.rows += made
@@ -1342,6 +1352,42 @@ def over_rows(b):
             of, size = b.choose((("sum", 300), ("mean", 1), ("mean", 1)))
             b.let("s", f"ops.{of}({r.text})", (), max(1.0, r.size) * size, r.value, 1)
     return None
+
+
+def slope_through_rows(b):
+    """The derivative of a sum over rows, by what all of them share."""
+    x = b.vector(limit=6) if b.chance(70) else b.scalar()
+    group = b.draw(st.integers(0, len(b.groups) - 1)) if b.groups else None
+    if group is None or b.depth:
+        return
+    r = row_input(b, group)
+    if len(r.shape) > 1 or r.axis or r.length:
+        return
+    n = x.shape[0] if x.shape else 1
+    u, own = b.name("u"), b.name("r")
+    leaves = [Variable(f"{u}[{b.draw(st.integers(0, n - 1))}]" if x.shape else u, (), x.size, True) for _ in range(2)]
+    at = f"{own}[{b.draw(st.integers(0, r.shape[0] - 1))}]" if r.shape else own
+    leaves += [Variable(at, (), r.size, r.value), *([b.scalar()] if b.chance(30) else [])]
+    f, _, _ = b.formula(leaves, b.choose((1, 2, 3)))
+    g, rows = b.name("g"), b.name("f")
+    b.row_cost += 60
+    b.say(f"def {g}({u}):", f"    def {rows}({own}):", f"        return ops.sin({f}) * {leaves[0].text}")
+    b.say(f"    return ops.{b.choose(('sum', 'mean'))}(vmap({rows})({r.text}))")
+    given = x.text if not x.shape or b.chance(50) else f"list({x.text})"
+    style = b.choose(("grad", "grad", "value", "hessian" if x.shape else "second", "jvp"))
+    if style == "grad":
+        b.let("v" if x.shape else "s", f"grad({g})({given})", x.shape, 3000, False, 60)
+    elif style == "second":
+        b.let("s", f"grad(grad({g}))({given})", (), 30000, False, 120)
+    elif style == "hessian":
+        b.let("m", f"hessian({g})({given})", (n, n), 30000, False, 60 * n)
+    else:
+        value, rate = b.name("s"), b.name("v" if style == "value" and x.shape else "s")
+        tangent = "[" + ", ".join(["0.5"] * n) + "]" if x.shape else "0.5"
+        way = f"value_and_grad({g})({given})" if style == "value" else f"jvp({g}, ({given},), ({tangent},))"
+        b.say(f"{value}, {rate} = {way}")
+        b.made(value, (), 3000, False, 60)
+        b.made(rate, x.shape if style == "value" else (), 3000, False, 60)
 
 
 def rows_written_out(b):
@@ -1603,7 +1649,8 @@ def cases(draw, wild=False, budget=None, rows=False):
     pieces = draw(st.lists(st.sampled_from(PIECES), min_size=not rows, max_size=2 if rows else 5))
     if rows:
         more = draw(st.lists(st.sampled_from(PIECES), max_size=1))
-        pieces = [*pieces, *[over_rows] * b.choose((1, 1, 2, 2, 3)), *more, *[over_rows] * b.choose((0, 0, 1))]
+        after = b.choose(((), (), (over_rows,), (slope_through_rows,), (slope_through_rows, over_rows)))
+        pieces = [*pieces, *[over_rows] * b.choose((1, 1, 2, 2, 3)), *more, *after]
     for piece in pieces:
         piece(b)
     if not b.variables:
