@@ -1202,7 +1202,7 @@ def derivative(b):
     """The derivatives of a function."""
     if b.depth > 1:
         return
-    style = b.choose(("grad", "grad", "value", "value", "hessian", "jvp", "jacobian", "second", "slope"))
+    style = b.choose(("grad", "grad", "value", "value", "hessian", "hessian", "jvp", "jacobian", "second", "slope"))
     if style in ("slope", "second"):
         x = b.scalar()
     else:
@@ -1407,7 +1407,7 @@ PIECES = (
     *(elementwise, elementwise, elementwise_matrix, dense, dense, dense_rows, matmul, reduction, reduction),
     *(reduction_of_matrix, pairs, stencil, stencil2d, convolution, convolution2d, recurrence, recurrent_network),
     *(cumulative, indexing, indexing, indexing_of_matrix, scalars, attention, network, whole_arrays),
-    *(affine, affine, affine, affine, second_order, gated_network, indexed, derivative),
+    *(affine, affine, affine, affine, second_order, gated_network, indexed, indexed, derivative, derivative),
 )
 ROW_PIECES = (
     *(
@@ -1422,8 +1422,8 @@ ROW_PIECES = (
         reduction_of_matrix,
     ),
     *(pairs, stencil, convolution, recurrence, recurrent_network, cumulative, indexing, indexing, indexing_of_matrix),
-    *(scalars, scalars, attention, network, network, affine, affine, second_order, gated_network, indexed, indexed),
-    *(derivative, derivative, rows_written_out),
+    *(scalars, scalars, attention, network, network, affine, affine, second_order, gated_network),
+    *(indexed, indexed, indexed, indexed, derivative, derivative, derivative, rows_written_out),
 )
 
 
