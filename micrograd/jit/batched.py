@@ -305,9 +305,9 @@ class BatchedProgram:
         self.outputs = len(trace.tape.outputs) - len(trace.set)  # those that are not set
         self.sources = list(self.batch.sources.values())
         self.arrays = {
-            source: contiguous(source.array, source.in_axis, self.kind)
+            source: np.array(np.moveaxis(source.array, source.in_axis, 0), dtype=self.kind, order="C")
             for source in self.sources
-            if source.array is not None
+            if source.array is not None  # what is closed over stays what it is now
         }
         first = self.plan.weights
         self.counts = [(first + trace.tape.first[x.index], axis) for axis, x in self.batch.counts.items()]

@@ -221,6 +221,15 @@ def test_what_is_closed_over_is_rows_too():
     assert len(f.ir("tape").splitlines()) < 20
 
 
+@pytest.mark.parametrize("dtype", ["f64", "f32"])
+def test_what_is_closed_over_stays_what_it_was_when_it_was_traced(dtype):
+    data = np.ones(100)
+    f = jit(lambda a: ops.mean(vmap(lambda x: a * x)(data)), dtype=dtype)
+    assert f(2.0) == 2.0
+    data[:] = 5
+    assert f(2.0) == 2.0
+
+
 def test_a_loop_over_a_hundred_thousand_rows_traces_one():
     f = jit(lambda X: ops.mean(vmap(lambda x: (x[0] - x[1]) ** 2)(X)), dtype="f64")
     X = numbers(100_000, 2)
