@@ -133,7 +133,7 @@ def check_case(case, dtypes=("f64", "f32"), statistics=None, stages=True, pages=
     """
     shortest = micrograd.jit.program.STRAIGHT if case.shortest is None else case.shortest
     small = {"STRAIGHT": shortest, "LARGE": 1}  # so that homes and arrays are worked on in place, however few numbers
-    chunks = {} if case.chunk is None else {"MANY_ROWS": case.chunk, "FEW_ROWS": case.chunk, "CHUNKS": 1}
+    chunks = {} if case.chunk is None else {"MANY_ROWS": case.chunk, "FEW_ROWS": case.chunk, "CHUNKS": 1, "STREAMED": 1}
     with (
         patch.multiple(micrograd.jit.program, **small),
         patch.object(native, "LEAST", 1),

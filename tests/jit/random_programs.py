@@ -114,7 +114,7 @@ class Case:
             lines.append(f"micrograd.jit.program.STRAIGHT = {self.shortest}")
         if self.chunk is not None:
             lines.append(f"batched.MANY_ROWS = batched.FEW_ROWS = {self.chunk}")
-            lines.append("batched.CHUNKS = 1")
+            lines.append("batched.CHUNKS = batched.STREAMED = 1")
         lines.append("compiled, again = jit(program, dtype='f64'), jit(program, dtype='f64')")
         lines.append("eager = program  # or all three the same, to see what is right")
         for numbers, changes, how in zip(self.calls, self.changes, self.plan):
