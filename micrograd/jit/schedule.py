@@ -636,9 +636,27 @@ def elementwise_block(group: Group, target: Target, others: list[int]) -> Group:
         if others and vectors == 1 and effort <= 20:
             n = group.extents[others[-1]]
             block[others[-1]] = next(k for k in (4, 5, 3, 2, 1) if n % k == 0)
+        elif effort <= 20 and (along := shared_along(group, others)) is not None:
+            n, most = group.extents[along], target.registers // 4
+            block[group.lanes] = group.width
+            block[along] = next((k for k in range(most, most // 2, -1) if n % k == 0), min(most, n))
     elif others and math.prod(group.extents) <= FULLY:
         block = list(group.extents)
     return replace(group, block=tuple(block), order=tuple(order))
+
+
+def shared_along(group: Group, others: Sequence[int]) -> int | None:
+    """The innermost of these dimensions along which a point reads elements that its neighbours read, as those of a
+    stencil do."""
+    reads = {a for nest in group.nests for a in accesses(nest.body) if a.gather is None}
+    for d in reversed(others):
+        moved = set()
+        for a in reads:
+            stride = a.map.strides[group.outer + d]
+            moved |= {replace(a, map=replace(a.map, offset=a.map.offset + stride))} if stride else set()
+        if moved & reads:
+            return d
+    return None
 
 
 def across_block(group: Group, target: Target, others: list[int], reductions: Sequence[Sum]) -> Group:
