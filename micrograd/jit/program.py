@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from micrograd.jit import lower, native
 from micrograd.jit.emit import Emitted, emit
-from micrograd.jit.tape import LONG
 from micrograd.jit.trace import Trace
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STRAIGHT = 100  # rows of a tape: a shorter one is not searched for loops
+OUTRIGHT = 1000  # rows of a straight line: of a longer one, MLIR's passes would take longer than all else
 MANY_SCALARS = 1500  # more, if they are a third of all, compile in linear time only without loops
 LARGE = 1024  # numbers of an argument, or set, that are worth to be worked on where they are
 LONG_WORK = 200_000  # cycles: other threads may go on during a call that takes more, some 50 us
@@ -91,7 +91,7 @@ class Code:
 
     def _emit(self) -> Emitted:
         if self.schedule is None:
-            return emit(self.trace, self.dtype, outright=len(self.trace.tape) > LONG)
+            return emit(self.trace, self.dtype, outright=self.trace.in_memory and len(self.trace.tape) > OUTRIGHT)
         from micrograd.jit import vector
 
         return vector.emit(self.schedule)
