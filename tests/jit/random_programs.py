@@ -1301,7 +1301,7 @@ def over_rows(b):
     for v in shared:
         parameters.append(Variable(b.name("r"), v.shape, v.size, v.value))
     old, before = b.budget, b.cost
-    b.budget = before + b.choose((20, 60, 60, 150))
+    b.budget = before + b.choose((20, 60, 60, 60, 150, 150, 500))
     returned, inner = [], not of and b.chance(25)
 
     def unpacked(b):
@@ -1743,7 +1743,7 @@ def long_update(b, n, numbers):
     def place():
         return b.choose(PLACES).format(n=n)
 
-    def source():
+    def source(place=place):
         if arrays and b.chance(40):
             return f"{b.choose(arrays)}[{place()}]"
         return f"{b.choose(names)}[{place()}].{b.choose(('data', 'data', 'grad'))}"
@@ -1771,7 +1771,7 @@ def long_update(b, n, numbers):
         b.say(
             "total = 0.0",
             f"for i in {which}:",
-            f"    total = {b.choose(('total', '0.5 * total'))} + 0.01 * {source()}",
+            f"    total = {b.choose(('total', '0.5 * total'))} + 0.01 * {source(lambda: 'i')}",
             f"    {target}[{b.choose(('i', '(i + 1) % ' + str(n)))}].{slot} = total",
         )
     elif style == "step":
