@@ -122,7 +122,11 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = (), kind: Int
         if c is None:
             c = table[key] = len(class_op)
             class_op.append(o)
-            depth.append(1 + max([depth[of[k]] for k in operand[first:last]], default=0))
+            deepest = 0
+            for k in operand[first:last]:
+                if depth[of[k]] > deepest:
+                    deepest = depth[of[k]]
+            depth.append(deepest + 1)
         of[kinds_of_rows[i]] = c
     classes = np.array(of, np.int64)
     if kind is not None:
@@ -142,12 +146,8 @@ def telling(kinds: frozenset[int], depth: list[int]) -> frozenset[int]:
     Where the points of a border stay as they are, they are leaves, and what is next to them would in every step be
     of a class of its own; and in the next step what is next to that.
     """
-    depths = [depth[c] for c in kinds]
-    deepest, least = max(depths), min(depths)
-    shallow = SHALLOW if deepest > SHALLOW else 0
-    if least > shallow or deepest == 0:
-        return kinds
-    return frozenset([c for c in kinds if depth[c] > shallow])
+    told = [c for c in kinds if depth[c] > SHALLOW] or [c for c in kinds if c > INPUT]
+    return frozenset(told) if 0 < len(told) < len(kinds) else kinds
 
 
 def shallow_first(classes: Integers, class_op: list[int], depth: list[int]) -> tuple[Integers, list[int]]:
