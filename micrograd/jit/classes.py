@@ -133,6 +133,8 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = (), kind: Int
         classes = classes[kind]
     if not given and (classes[graph.operand] > classes[edge_owners(graph)]).any():
         classes, class_op = shallow_first(classes, class_op, depth)
+        if kind is not None and (classes[graph.operand] > classes[edge_owners(graph)]).any():
+            return classify(graph)  # what one row of a kind reads is not all that its like read
     live = np.flatnonzero(graph.live & (graph.op != COPY))
     members = in_place(graph, classes, live)
     starts = np.searchsorted(classes[members], np.arange(len(class_op) + 1))

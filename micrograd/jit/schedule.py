@@ -650,12 +650,11 @@ def shared_along(group: Group, others: Sequence[int]) -> int | None:
     stencil do."""
     reads = {a for nest in group.nests for a in accesses(nest.body) if a.gather is None}
     for d in reversed(others):
-        moved = set()
-        for a in reads:
-            stride = a.map.strides[group.outer + d]
-            moved |= {replace(a, map=replace(a.map, offset=a.map.offset + stride))} if stride else set()
-        if moved & reads:
-            return d
+        strides = {a: a.map.strides[group.outer + d] for a in reads}
+        for far in (1, 2):
+            moved = {replace(a, map=replace(a.map, offset=a.map.offset + far * s)) for a, s in strides.items() if s}
+            if moved & reads:
+                return d
     return None
 
 

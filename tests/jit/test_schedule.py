@@ -112,3 +112,18 @@ def test_what_a_triangle_reads_is_copied_if_all_of_its_box_is_there(rows):
     for pack in packs:
         strides = pack.source.map.strides
         assert sum(stride * (n - 1) for stride, n in zip(strides, pack.extents)) < 4 * rows
+
+
+@pytest.mark.parametrize(("rows", "together"), [(30, 6), (32, 8), (31, 8), (3, 3)])
+def test_rows_of_a_stencil_are_calculated_together(rows, together):
+    """For a row reads what the next one reads, too."""
+    width = 40
+
+    def near(i, j):
+        return Access("x", AffineMap(width * (1 + i) + 1 + j, (width, 1)))
+
+    body = Apply("add", (Apply("add", (near(-1, 0), near(1, 0))), Apply("add", (near(0, -1), near(0, 1)))))
+    nest = Nest(Domain((rows, 30)), Access("y", AffineMap(0, (30, 1))), body)
+    arrays = [Array("x", "input", width * (rows + 2)), Array("y", "output", 30 * rows)]
+    (group,) = groups(schedule(Program({a.name: a for a in arrays}, [nest]), Target("f64", 8, 32)).items)
+    assert group.block == (together, 8)

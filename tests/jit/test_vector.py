@@ -173,3 +173,16 @@ def test_whole_and_half_powers_are_those_of_ops(n, target):
     tiny = np.abs(expected) < np.finfo(kind).tiny  # where 1/x or a product of it may be subnormal or 0
     np.testing.assert_allclose(y[:64][~tiny], expected[~tiny], rtol=20 * np.finfo(kind).eps)
     np.testing.assert_allclose(y[:64][tiny], expected[tiny], atol=np.finfo(kind).tiny)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 5, 8, 11, 17, 30])
+@pytest.mark.parametrize("columns", [3, 8, 13])
+def test_stencils_of_every_size_are_calculated(rows, columns):
+    def near(i, j):
+        return Access("x", AffineMap((columns + 2) * (1 + i) + 1 + j, (columns + 2, 1)))
+
+    around = Apply("add", (Apply("mul", (near(-1, 0), near(1, 0))), Apply("sub", (near(0, -1), near(0, 1)))))
+    nest = Nest(Domain((rows, columns)), Access("y", AffineMap(0, (columns, 1))), Apply("add", (around, near(0, 0))))
+    arrays = [Array("x", "input", (rows + 2) * (columns + 2)), Array("y", "output", rows * columns)]
+    y, expected = run(Program({array.name: array for array in arrays}, [nest]), WIDE)
+    np.testing.assert_allclose(y, expected, rtol=1e-12)
