@@ -10,6 +10,7 @@ from micrograd.engine import Value
 from micrograd.func import grad, value_and_grad, vmap
 from micrograd.jit import TraceError, jit
 from micrograd.nn import MLP
+from micrograd.optim import Adam
 
 ROWS = (1, 2, 63, 64, 65, 256, 300)
 
@@ -168,6 +169,41 @@ def test_a_training_step_on_rows_leaves_what_eager_code_leaves(update, dtype, to
             found.append([float(loss), *(p.data for p in model.parameters()), *(p.grad for p in model.parameters())])
         assert agree(*found, tolerance)
     assert len(compiled._programs) == 1
+
+
+def test_steps_on_rows_and_steps_written_out_go_on_from_each_other():
+    """In any order, of either type, eager ones too: all of them read and set the same numbers."""
+    random.seed(3)
+    model = MLP(3, [6, 1], activation="tanh")
+    optimizer = Adam(model.parameters(), lr=0.01)
+    kept = [v for row in optimizer.kept.values() for v in row]
+    state = [*model.parameters(), optimizer._lr, optimizer._steps, *kept]
+    before = [(v.data, v.grad) for v in state]
+
+    def on_rows(X, Y):
+        return learn(ops.mean(vmap(lambda x, y: (model(x) - y) ** 2)(X, Y)))
+
+    def written_out(X, Y):
+        return learn(sum((model(x) - y) ** 2 for x, y in zip(X, Y)) / len(X))
+
+    def learn(loss):
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    compiled = [jit(f, dtype=dtype) for f in (on_rows, written_out) for dtype in ("f64", "f32")]
+    for trial in range(8):
+        steps = random.Random(trial).choices([*compiled, on_rows, written_out], k=5)
+        data = [(numbers(n, 3, seed=n), numbers(n, seed=n + 1)) for n in (1, 3, 8, 3, 5)]
+        found = []
+        for functions in (steps, [written_out] * 5):
+            for v, slots in zip(state, before):
+                v.data, v.grad = slots
+            losses = [float(f(X.tolist(), Y.tolist())) for f, (X, Y) in zip(functions, data)]
+            found.append([*losses, *(v.data for v in state)])
+        in_f32 = any(f in (compiled[1], compiled[3]) for f in steps)
+        assert agree(*found, 2e-3 if in_f32 else 1e-9)
 
 
 def test_gradients_within_rows_add_up():
