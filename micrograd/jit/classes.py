@@ -13,19 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from micrograd.jit.graph import (
-    CONSTANT,
-    COPY,
-    EXTREMES,
-    INPUT,
-    MUL,
-    POW,
-    REDUCTIONS,
-    SUM,
-    WEIGHT,
-    Graph,
-    edge_owners,
-)
+from micrograd.jit.graph import CONSTANT, COPY, EXTREMES, INPUT, MUL, POW, REDUCTIONS, SUM, WEIGHT, Graph, edge_owners
 from micrograd.jit.nests import Integers
 from micrograd.jit.tape import ABSENT
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from micrograd.jit.groups import Group, Item, Pack, Schedule, Steps
 from micrograd.jit.nests import (
     Access,
     Apply,
@@ -22,7 +23,6 @@ from micrograd.jit.nests import (
     nest_text,
     points,
 )
-from micrograd.jit.schedule import Group, Item, Pack, Schedule, Steps
 from micrograd.jit.sequential import sums
 from micrograd.jit.trace import Trace
 

@@ -14,18 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from micrograd.jit.nests import (
-    Access,
-    AffineMap,
-    Apply,
-    Array,
-    Expression,
-    Integers,
-    Nest,
-    Sum,
-    changed,
-    points,
-)
+from micrograd.jit.nests import Access, AffineMap, Apply, Array, Expression, Integers, Nest, Sum, changed, points
 from micrograd.jit.sequential import Item, accesses, names_read, names_written, sums
 
 CHEAP = ("add", "sub", "mul", "neg")

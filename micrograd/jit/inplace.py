@@ -25,8 +25,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from micrograd.jit.groups import Bools, Group, Item, Pack, Schedule, Steps
 from micrograd.jit.nests import Access, Apply, Array, Block, Expression, Loop, Nest, Program, Sum
-from micrograd.jit.schedule import Bools, Group, Item, Pack, Schedule, Steps
 
 APART = "a"  # the name of the array that is set apart
 MOST = 1 << 22  # points of a map that are looked at one by one

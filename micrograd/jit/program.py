@@ -15,8 +15,8 @@ from micrograd.jit.emit import Emitted, emit
 from micrograd.jit.trace import Trace
 
 if TYPE_CHECKING:
+    from micrograd.jit.groups import Schedule
     from micrograd.jit.nests import Program as LoopNests
-    from micrograd.jit.schedule import Schedule
 
 T = TypeVar("T")
 
@@ -62,10 +62,11 @@ class Code:
         if self.widened is None and (not self.trace.in_memory or len(self.trace.tape) <= STRAIGHT):
             return None, None
         from micrograd.jit.explain import operations
+        from micrograd.jit.groups import Target
         from micrograd.jit.inplace import apart
         from micrograd.jit.nests import Block
         from micrograd.jit.roll import roll
-        from micrograd.jit.schedule import Target, schedule
+        from micrograd.jit.schedule import schedule
 
         loops = self._timed("roll", lambda: roll(self.trace.tape))
         if self.widened is not None:

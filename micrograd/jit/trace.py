@@ -25,9 +25,10 @@ from micrograd import func, ops
 from micrograd.engine import Value, topological
 from micrograd.jit import short, sweep
 from micrograd.jit.order import ranks
-from micrograd.jit.rows import ArrayArgument, Batch, ListArgument, Unseen
+from micrograd.jit.rows import Batch
 from micrograd.jit.signature import FIRST_NUMBER, Answer, answer, arguments, largest_array
 from micrograd.jit.tape import LONG, Symbol, Tape
+from micrograd.jit.unseen import ArrayArgument, ListArgument, Unseen
 from micrograd.jit.values import SLOTS, Outside, Slot, Traced, patched_classes
 
 __all__ = [

@@ -24,8 +24,10 @@ import numpy as np
 
 from micrograd.jit import elementary
 from micrograd.jit.emit import MLIR, Emitted, integer_power, literal
+from micrograd.jit.groups import Group, Item, Pack, Schedule, Steps
+from micrograd.jit.lanes import small_exponent
 from micrograd.jit.nests import Access, AffineMap, Apply, Array, Block, Constant, Domain, Expression, Nest, Sum
-from micrograd.jit.schedule import Group, Item, Pack, Schedule, Steps, small_exponent, used_by
+from micrograd.jit.schedule import used_by
 from micrograd.jit.sequential import sums
 from micrograd.jit.tape import COMPARISONS
 

@@ -12,9 +12,10 @@ import pytest
 from micrograd import ops
 from micrograd.engine import Value
 from micrograd.jit import jit, native, program
+from micrograd.jit.groups import Target
 from micrograd.jit.inplace import APART, apart, may_overwrite
 from micrograd.jit.nests import Access, AffineMap, Apply, Array, Block, Constant, Domain, Loop, Nest, Program, Sum
-from micrograd.jit.schedule import Target, schedule
+from micrograd.jit.schedule import schedule
 from micrograd.nn import MLP
 
 pytestmark = pytest.mark.skipif(native.layout() is None, reason="this Python has another layout of objects")

@@ -4,9 +4,10 @@ import math
 import programs
 import pytest
 
+from micrograd.jit.groups import Group, Pack, Steps, Target
 from micrograd.jit.nests import Access, AffineMap, Apply, Array, Domain, Nest, Program, Sum
 from micrograd.jit.roll import roll
-from micrograd.jit.schedule import Group, Pack, Steps, Target, cycles, schedule
+from micrograd.jit.schedule import cycles, schedule
 
 AVX512 = Target("f32", 16, 32)
 TARGETS = [AVX512, Target("f64", 8, 32), Target("f32", 8, 16), Target("f64", 2, 32)]

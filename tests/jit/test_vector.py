@@ -8,9 +8,10 @@ import pytest
 
 from micrograd import ops
 from micrograd.jit import jit, lower, vector
+from micrograd.jit.groups import Target
 from micrograd.jit.nests import Access, AffineMap, Apply, Array, Constant, Domain, Nest, Program, Sum, interpret
 from micrograd.jit.roll import roll
-from micrograd.jit.schedule import Target, schedule
+from micrograd.jit.schedule import schedule
 
 SMALLER = {"moons": {"rows": 37}, "digits": {"rows": 5, "nin": 17, "nouts": (11, 10)}, "dag": {"n": 300}}
 KINDS = {"f32": np.float32, "f64": np.float64}
