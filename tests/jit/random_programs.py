@@ -1795,10 +1795,11 @@ def long_update(b, n, numbers):
 
 
 @st.composite
-def large_cases(draw):
-    """A Case that reads and sets so many numbers that it works on homes and on arrays in place, if it may."""
+def large_cases(draw, small=False):
+    """A Case that reads and sets so many numbers that it works on homes and on arrays in place, if it may. If `small`,
+    they are as a rule fewer, for where that is done however few there are."""
     b = Builder(draw, False, 1)
-    n = b.choose((1024, 1024, 1025, 1030, 1031, 1100))
+    n = b.choose((20, 33, 40, 64, 65, 100, 130, 200, 1024, 1031)) if small else b.choose((1024, 1025, 1030, 1031, 1100))
     numbers = Numbers(draw(st.integers(0, 2**32 - 1)), False)
     b.lists = ["p", *(["q"] if b.chance(40) else [])]
     layouts = [name for name in LAYOUTS if name != "transposed"]
@@ -1849,4 +1850,5 @@ def large_cases(draw):
         calls=tuple(calls),
         changes=tuple(changes),
         plan=("compiled", *(b.choose(("compiled", "compiled", "compiled", "again", "eager")) for _ in calls[1:])),
+        shortest=0,
     )
