@@ -81,8 +81,8 @@ class Guarded:
     """
 
     def __init__(self, guards, address, sizes, unit, gaps=(), partial=False):
-        self.main, self.unit, self.gaps, self.partial = MAIN(address), unit, gaps, partial
-        self.regions = [Region(name, size, guards.pages) for name, size in zip("xwyta", sizes)]
+        self.main, self.unit, self.gaps, self.partial, self.pages = MAIN(address), unit, gaps, partial, guards.pages
+        self.regions = {name: Region(name, size, guards.pages) for name, size in zip("xwyta", sizes)}
         self.lock, self.calls, self.violations = threading.Lock(), itertools.count(), guards.violations
         self.callback = MAIN(self.call)
 
@@ -93,41 +93,48 @@ class Guarded:
     def call(self, *addresses):
         try:
             with self.lock:
-                self.run(*addresses)
+                self.run(dict(zip("xwyta", addresses)), next(self.calls) % 2 == 0)
         except BaseException as error:  # can't pass through machine code
             self.violations.append(str(error) if isinstance(error, AssertionError) else traceback.format_exc())
 
-    def run(self, *addresses):
-        at_end = next(self.calls) % 2 == 0
-        own = [region.place(at_end) for region in self.regions]
-        x, w, y, t, a = (region.content for region in self.regions)
-        shared = slice(0, 0)  # of y: what stands there before, where w and y are the same homes
-        over = addresses[1] - addresses[2]
-        if over >= 0 and over + len(w) <= len(y) and len(w):
-            shared = slice(over, over + len(w))
-            w, own[1] = y[shared], own[2] + over
-        for region, address in zip((x, w, a), (*addresses[:2], addresses[4])):
-            if len(region):
-                ctypes.memmove(region.ctypes.data, address, len(region))
-        before = {"x": (x, x.copy()), "a": (a, a.copy())}
-        if not shared.stop:
-            before["w"] = w, w.copy()
-        self.main(*own)
-        for region in self.regions:
+    def run(self, given, at_end):
+        regions, begins = list(self.regions.values()), dict.fromkeys(self.regions, 0)
+        sizes = {name: region.size for name, region in self.regions.items()}
+        shared = sizes["w"] and sizes["y"] and -sizes["w"] < given["w"] - given["y"] < sizes["y"]
+        if shared:  # y is written over w: the two stand in one region as they were given
+            first = min(given["w"], given["y"])
+            begins |= {name: given[name] - first for name in "wy"}
+            both = Region("w and y", max(begins[name] + sizes[name] for name in "wy"), self.pages)
+            regions = [self.regions[name] for name in "xta"] + [both]
+        for region in regions:
+            region.place(at_end)
+        content = {
+            name: (both if shared and name in "wy" else region).content[begins[name] : begins[name] + sizes[name]]
+            for name, region in self.regions.items()
+        }
+        before = {name: bytes_at(given[name], sizes[name]) for name in "xwa"}
+        for name, then in before.items():
+            content[name][:] = then
+        self.main(*(content[name].ctypes.data for name in "xwyta"))
+        for region in regions:
             region.check()
-        for name, (now, then) in before.items():
-            assert (now == then).all(), f"main has changed {name}"
+        for name, then in before.items():
+            if not (shared and name == "w"):
+                assert (content[name] == then).all(), f"main has changed {name}"
         for first, last in self.gaps:
-            touched = np.flatnonzero(t[first:last] != CANARY)
+            touched = np.flatnonzero(content["t"][first:last] != CANARY)
             assert not len(touched), f"byte {first + int(touched[0])} of t is written, which is no array's"
         kind = {4: np.uint32, 8: np.uint64}[self.unit]
-        result, written = y.view(kind), y.view(kind) != np.iinfo(kind).max
-        written[shared.start // self.unit : shared.stop // self.unit] = True
+        result = content["y"].copy().view(kind)
+        written = result != np.iinfo(kind).max
         if not self.partial:
             assert written.all(), f"y[{int(np.argmin(written))}] of {len(result)} is never written"
-        if len(result):
-            there = np.frombuffer((ctypes.c_uint8 * len(y)).from_address(addresses[2]), kind)
-            there[written] = result[written]
+        bytes_at(given["y"], sizes["y"]).view(kind)[written] = result[written]
+
+
+def bytes_at(address, size):
+    """So many bytes of memory, as an array."""
+    return np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8) if size else np.empty(0, np.uint8)
 
 
 class Guards:
@@ -193,12 +200,12 @@ class Guards:
         trace, unit = code.trace, 4 if code.dtype == "f32" else 8
         if code.schedule is not None:
             arrays = code.schedule.arrays
-            sizes = [arrays[name].size if name in arrays else 0 for name in "xwya"]
+            x, w, y, a = (arrays[name].size if name in arrays else 0 for name in "xwya")
         elif trace.in_memory:
-            sizes = [trace.inputs, len(trace.live), len(trace.tape.outputs), 0]
+            x, w, y, a = trace.inputs, len(trace.live), len(trace.tape.outputs), 0
         else:
             return
-        sizes = [size * unit for size in (*sizes[:3], code.temporaries, sizes[3])]
+        sizes = [size * unit for size in (x, w, y, code.temporaries, a)]
         gaps, partial = getattr(code.schedule, "gaps", ()), code.widened is not None
         main = Guarded(self, code.code.address("main"), sizes, unit, gaps, partial)
         unguarded = code.code.address

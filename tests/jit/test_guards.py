@@ -77,6 +77,29 @@ def test_an_output_that_is_left_out_is_found_unless_that_is_allowed():
     watch.verify()
 
 
+@pytest.mark.parametrize("shift", [-2, -1, 0, 1, 2])
+def test_y_over_w_stays_over_it(shift):
+    """Each number of y is one more than that of w, from the first to the last, as they are when it is their turn."""
+    lines = []
+    for i in range(SIZE):
+        lines += [
+            f"%from{i} = getelementptr double, ptr %w, i64 {i}",
+            f"%at{i} = getelementptr double, ptr %y, i64 {i}",
+        ]
+        lines += [f"%w{i} = load double, ptr %from{i}", f"%sum{i} = fadd double %w{i}, 1.0"]
+        lines.append(f"store double %sum{i}, ptr %at{i}")
+    text = "\n".join(lines)
+    code = lower.MachineCode(f"define void @main(ptr, ptr %w, ptr %y, ptr, ptr) {{\n{text}\nret void\n}}", size=0)
+    watch = Guards()
+    guarded = Guarded(watch, code.address("main"), [0, SIZE * 8, SIZE * 8, 0, 0], unit=8)
+    homes, expected = np.arange(9.0), np.arange(9.0)
+    for i in range(SIZE):
+        expected[3 + shift + i] = expected[3 + i] + 1
+    guarded.callback(None, homes[3:].ctypes.data, homes[3 + shift :].ctypes.data, None, None)
+    watch.verify()
+    assert homes.tolist() == expected.tolist()
+
+
 def test_a_write_between_two_arrays_of_the_scratch_memory_is_found():
     code, watch = main_of(store("t", 1)), Guards()
     called(code, watch, gaps=[(16, 24)])
