@@ -176,10 +176,12 @@ def recurrences(graph: Graph, classes: Classes) -> tuple[Graph, list[Recurrence]
     """All that are found, in the order in which they run, and the graph with rows for what they begin with."""
     search = Search(graph, classes)
     found = []
+    taken = np.zeros(len(graph.op), np.bool_)  # what is in a step of one is in none of another
     for start, period, stop in periodic(tokens(graph, classes), np.diff(classes.start[INPUT + 1 :])):
         steps = search.steps(start + INPUT + 1, period, stop + INPUT + 1)
-        if steps is not None:
+        if steps is not None and not taken[steps.rows].any():
             found.append(steps)
+            taken[steps.rows] = True
     if found:
         graph = replace(graph, operand=graph.operand.copy())
     recurrences = []

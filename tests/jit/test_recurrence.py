@@ -6,6 +6,7 @@ import pytest
 
 from micrograd import ops
 from micrograd.engine import Value
+from micrograd.jit import jit
 from micrograd.jit.classes import classify
 from micrograd.jit.graph import decode, flatten
 from micrograd.jit.nests import Loop, check, interpret
@@ -231,3 +232,25 @@ def test_a_ring_is_boxes_forward_and_backward():
     assert not [array for array in program.arrays.values() if array.kind == "indices"]
     x = np.random.default_rng(0).normal(size=n * n).tolist()
     np.testing.assert_allclose(interpret(program, x, []), programs.outputs_of(tape, x, []), rtol=1e-9)
+
+
+@pytest.mark.parametrize("blurred", [False, True])
+def test_no_row_is_in_a_step_of_two_recurrences(blurred):
+    def setter(p, n):
+        def f(x):
+            if blurred:
+                old = [v.data for v in p]
+                for i in range(n):
+                    p[i].data = 0.25 * old[i - 1] + 0.5 * old[i] + 0.25 * old[(i + 1) % n]
+            for i in range(n):
+                p[i].grad = 0.5 * p[(i * 32 + i // 32) % n].data + p[i // 8 * 8].data
+                p[i].data = 0.5 * p[max(i - 1, 0)].data + x[i]
+
+        return f
+
+    n = 256 if blurred else 1024
+    mine, theirs = ([Value(0.1 * (i % 7)) for i in range(n)] for _ in range(2))
+    x = [0.01 * i for i in range(n)]
+    jit(setter(mine, n), dtype="f64")(x)
+    setter(theirs, n)(x)
+    assert np.allclose([(v.data, v.grad) for v in mine], [(v.data, v.grad) for v in theirs], rtol=1e-12)
