@@ -230,7 +230,8 @@ def extremum(function):
         y = function(a.number, b.number)
         if any(x.number != x.number and x.error == 0 for x in (a, b)):
             return Bounded(y, 0.0)
-        return Bounded(y, max(a.error, b.error), a.signed and b.signed)
+        zeros = a.number == b.number == 0 and math.copysign(1, a.number) != math.copysign(1, b.number)
+        return Bounded(y, max(a.error, b.error), a.signed and b.signed and not zeros)  # of zeros, who is larger?
 
     return apply
 
