@@ -13,8 +13,8 @@ the first line is a product, and all that is made of it would be of other classe
     >>> from micrograd.jit.graph import decode, flatten
     >>> from micrograd.jit.tape import Tape
     >>> tape = Tape()
-    >>> for i in range(4):
-    ...     terms = [tape.weight(4 * i + r) * tape.input(r) for r in range(i + 1)]
+    >>> for i in range(8):
+    ...     terms = [tape.weight(8 * i + r) * tape.input(r) for r in range(i + 1)]
     ...     y = sum(terms[1:], terms[0])
     ...     tape.outputs.append(y.tanh().index)
     >>> graph = flatten(decode(tape))
