@@ -257,9 +257,10 @@ def comparison(function):
 
 def whole(i, length):
     """A certain index of so many things."""
+    place = ops.whole(i.number, length)
     if i.error:
         raise TypeError("a program for comparisons indexes by what is not exact")
-    return ops.whole(i.number, length)
+    return place
 
 
 def take(rows, i):
