@@ -1165,6 +1165,10 @@ def indexed(b):
     cost = 3 * math.prod(x.shape)
     if 4 * cost + b.cost > b.budget:
         return
+    if len(x.shape) == 1:  # of Values that may be set later, eager execution takes the very ones, compiled code numbers
+        x = b.let("v", f"[p * 1.0 for p in {x.text}]", x.shape, x.size, x.value, n)
+    else:
+        x = b.let("m", f"[[p * 1.0 for p in row] for row in {x.text}]", x.shape, x.size, x.value, cost)
     i = b.index(n)
     at = b.choose((i.text, i.text, i.text, f"({i.text} * 1)", f"({i.text} + 0)"))
     if style == "take":
