@@ -215,7 +215,8 @@ def mean(xs: Iterable[Any]) -> Any:
 def take(rows: Any, i: Any) -> Any:
     """rows[i], where the index may be data: a number, a Value, or what a compiler puts in the place of one.
 
-    `rows` is a list of numbers and Values, a list of lists, or an array; negative indices count from its end.
+    `rows` is a list of numbers and Values, a list of lists, or an array; negative indices count from its end. Compiled
+    code makes a new Value, of the number that the row has at the time.
     IndexError for an index that is out of range or no whole number, TypeError for what is no number.
     """
     i = plain(i)

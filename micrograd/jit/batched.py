@@ -18,6 +18,7 @@ depend on the number of rows alone: threads share the segments, and the result i
 from __future__ import annotations
 
 import ctypes
+import itertools
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,7 @@ LARGE_ROW = 400  # operations of a row: chunks of such rows are smaller
 MANY_ROWS, FEW_ROWS = 256, 64
 MANY_COLUMNS = 16  # rows of more numbers are left row by row
 STREAMED = 1 << 22  # bytes: results that are larger will not be read from a cache
+APART = 256  # bytes: what several threads write lies so far apart, for memory is fetched by more than a line
 CHUNKS, SEGMENTS = 16, 64  # of a segment at least, and of a call at most
 
 Word, Pointer = ctypes.c_int64, ctypes.c_void_p
@@ -207,6 +209,7 @@ class OnRows:
         assert phase.axis is not None
         self.kernel, self.axis, self.kind = kernel, phase.axis.root(), shared.dtype
         self.total = shared[phase.place : phase.place + phase.sums]
+        self.apart = -(-phase.sums * self.kind.itemsize // APART) * APART // self.kind.itemsize
         self.own = Workspace(kernel, self.kind)
         self.buffers = *self.own.addresses, address(self.total)
         self.inputs, self.outputs = (Column * len(phase.sources))(), (Column * len(phase.row_outputs))()
@@ -248,21 +251,22 @@ class OnRows:
     def in_segments(self, rows: int, each: int) -> None:
         """The same for many rows: so many at a time, by several threads if wanted."""
         starts = range(0, rows, each)
-        sums = np.empty((len(starts), len(self.total)), self.kind)
-        first, step = address(sums), sums.strides[0]
+        sums = buffer(len(starts) * self.apart, self.kind)  # those of two segments have no line of cache in common
+        first, step = address(sums), self.apart * self.kind.itemsize
+        turns = itertools.count()
 
-        def work(which: range, own: Workspace) -> None:
-            for k in which:
+        def work(own: Workspace) -> None:
+            while (k := next(turns)) < len(starts):
                 self.run_rows(self.fixed, starts[k], min(starts[k] + each, rows), *own.addresses, first + k * step)
 
         threads = min(self.axis.threads, len(starts))
-        shares = [range(k, len(starts), threads) for k in range(threads)]
-        tasks = [pool(threads).submit(work, share, Workspace(self.kernel, self.kind)) for share in shares[1:]]
-        work(shares[0], self.own)
+        tasks = [pool(threads).submit(work, Workspace(self.kernel, self.kind)) for _ in range(threads - 1)]
+        work(self.own)
         for task in tasks:
             task.result()
-        self.total[:] = sums[0]
-        for part in sums[1:]:
+        of_segments = sums.reshape(len(starts), self.apart)[:, : len(self.total)]
+        self.total[:] = of_segments[0]
+        for part in of_segments[1:]:
             self.total += part
 
 
