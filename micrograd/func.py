@@ -550,16 +550,27 @@ def length(x: Any, axis: int, name: str) -> int:
 
 def row(x: Any, axes: Any, i: int) -> Any:
     """Row i of an argument; of a tuple or a dict, that of each of its items."""
+    return replaced(x, axes, lambda part, axis: row_of_part(part, axis, i))
+
+
+def replaced(x: Any, axes: Any, change: Callable[[Any, int], Any]) -> Any:
+    """An argument with each part that has rows, in the order of `mapped`, changed; `change` gets it and its axis."""
     if axes is None:
         return x
     if isinstance(x, tuple):
-        return like(x, [row(item, axes[k] if isinstance(axes, tuple) else axes, i) for k, item in enumerate(x)])
+        parts = [replaced(item, axes[k] if isinstance(axes, tuple) else axes, change) for k, item in enumerate(x)]
+        return like(x, parts)
     if isinstance(x, dict):
-        return {key: row(item, axes[key] if isinstance(axes, dict) else axes, i) for key, item in x.items()}
+        return {key: replaced(y, axes[key] if isinstance(axes, dict) else axes, change) for key, y in x.items()}
+    return change(x, axes)
+
+
+def row_of_part(x: Any, axes: int, i: int) -> Any:
+    """Row i of a list or an array, along an axis."""
     if is_array(x):
         part = x[(slice(None),) * axes + (i,)]
         return part.item() if hasattr(part, "item") and not is_array(part) else part  # numpy's scalars know no Values
-    return [row(item, axes - 1, i) for item in x] if axes else x[i]
+    return [row_of_part(item, axes - 1, i) for item in x] if axes else x[i]
 
 
 def collected(results: list[Any], of_arrays: bool = False) -> Any:

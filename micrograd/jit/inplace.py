@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from micrograd.jit.groups import Bools, Group, Item, Pack, Schedule, Steps
-from micrograd.jit.nests import Access, Apply, Array, Block, Expression, Loop, Nest, Program, Sum
+from micrograd.jit.nests import Access, Apply, Array, Block, Expression, Loop, Nest, Program, Sum, span
 
 APART = "a"  # the name of the array that is set apart
 MOST = 1 << 22  # points of a map that are looked at one by one
@@ -95,18 +95,6 @@ class Apart:
             operand_arrays=np.where(moved, len(block.names), block.operand_arrays),
             operand_positions=np.where(moved, at - self.first, at),
         )
-
-
-def span(access: Access, extents: Extents, arrays: dict[str, Array]) -> tuple[int, int]:
-    """The first and the last element that an access can reach."""
-    low = high = access.map.offset
-    for stride, n in zip(access.map.strides, extents):
-        low, high = low + min(0, stride * (n - 1)), high + max(0, stride * (n - 1))
-    if access.gather is not None:
-        values = arrays[access.gather.array].values
-        assert values is not None
-        low, high = low + int(values.min()), high + int(values.max())
-    return low, high
 
 
 # --- Results in the place of what was read

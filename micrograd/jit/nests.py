@@ -337,6 +337,18 @@ def dense(extents: Sequence[int]) -> AffineMap:
     return AffineMap(0, tuple(math.prod(extents[d + 1 :]) for d in range(len(extents))))
 
 
+def span(access: Access, extents: Sequence[int], arrays: dict[str, Array]) -> tuple[int, int]:
+    """The first and the last element that an access can reach."""
+    low = high = access.map.offset
+    for stride, n in zip(access.map.strides, extents):
+        low, high = low + min(0, stride * (n - 1)), high + max(0, stride * (n - 1))
+    if access.gather is not None:
+        values = arrays[access.gather.array].values
+        assert values is not None
+        low, high = low + int(values.min()), high + int(values.max())
+    return low, high
+
+
 def names_of(many: int, letters: str, taken: int = 0) -> list[str]:
     """So many names for dimensions, of which the first ones are taken."""
     return [letters[d] if d < len(letters) else f"{letters[0]}{d}" for d in range(taken, taken + many)]

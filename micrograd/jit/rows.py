@@ -16,7 +16,7 @@ rows of the last chunk are there at all, a mask says: of the others nothing gets
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from types import CodeType, FunctionType
@@ -286,7 +286,7 @@ class Batch:
         self.depth += 1
         self.running, derivatives.own_row = shared, self.own
         try:
-            result = f(*[one_row(x, a, rows) for x, a in zip(args, axes)])
+            result = f(*[func.replaced(x, a, lambda *_: next(rows)) for x, a in zip(args, axes)])
         finally:
             self.depth -= 1
             self.running = derivatives.own_row = None
@@ -341,19 +341,6 @@ def plain_array(x: Any) -> Any:
 def shape_of(x: Any) -> tuple[int, ...]:
     shape: tuple[int, ...] = x.dimensions if isinstance(x, (ArrayArgument, ListArgument)) else tuple(x.shape)
     return shape
-
-
-def one_row(x: Any, axes: Any, rows: Iterator[Any]) -> Any:
-    """An argument with a row in the place of each mapped part, in the order of `func.mapped`."""
-    if axes is None:
-        return x
-    if isinstance(x, tuple):
-        return func.like(
-            x, [one_row(item, axes[k] if isinstance(axes, tuple) else axes, rows) for k, item in enumerate(x)]
-        )
-    if isinstance(x, dict):
-        return {key: one_row(item, axes[key] if isinstance(axes, dict) else axes, rows) for key, item in x.items()}
-    return next(rows)
 
 
 MEET = "the rows of one vmap meet those of another, which may be of another number: give them to one vmap together"

@@ -79,12 +79,14 @@ def signature(x: Any, numbers: list[float], static: bool = False) -> Any:
     return "value" if isinstance(x, Value) else "number"
 
 
-def items_of(items: Iterable[tuple[Any, Any]], numbers: list[float]) -> tuple[Any, ...]:
-    """The keys of what a container holds."""
+def items_of(
+    items: Iterable[tuple[Any, Any]], numbers: list[float], arrays: list[Any] | None = None
+) -> tuple[Any, ...]:
+    """The keys of what a container holds; by `open_signature` where there is a place for arrays."""
     keys = []
     for place, item in items:
         try:
-            keys.append(signature(item, numbers))
+            keys.append(signature(item, numbers) if arrays is None else open_signature(item, numbers, arrays))
         except ArgumentError as error:
             raise ArgumentError(str(error), f"[{place!r}]{error.path}") from None
     return tuple(keys)
@@ -98,25 +100,15 @@ def open_signature(x: Any, numbers: list[float], arrays: list[Any]) -> Any:
         if array is not None:
             arrays.append(array)
             return "rows", "list", array.ndim
-        return type(x).__name__, open_items_of(enumerate(x), numbers, arrays)
+        return type(x).__name__, items_of(enumerate(x), numbers, arrays)
     if isinstance(x, dict):
-        return "dict", tuple(x), open_items_of(x.items(), numbers, arrays)
+        return "dict", tuple(x), items_of(x.items(), numbers, arrays)
     if hasattr(x, "__array__") and getattr(x, "ndim", None):
         array = as_array(x)
         if array.dtype.kind in "fiu" and array.size:
             arrays.append(array)
             return "rows", "array", array.ndim
     return signature(x, numbers)
-
-
-def open_items_of(items: Iterable[tuple[Any, Any]], numbers: list[float], arrays: list[Any]) -> tuple[Any, ...]:
-    keys = []
-    for place, item in items:
-        try:
-            keys.append(open_signature(item, numbers, arrays))
-        except ArgumentError as error:
-            raise ArgumentError(str(error), f"[{place!r}]{error.path}") from None
-    return tuple(keys)
 
 
 def numbers_in(x: Any) -> Any:

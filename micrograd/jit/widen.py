@@ -26,7 +26,7 @@ how it is given, and a product of matrices reads it either way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,6 +45,8 @@ from micrograd.jit.nests import (
     Program,
     Sum,
     changed_mask,
+    dense,
+    span,
 )
 from micrograd.jit.sequential import accesses, nest_accesses, sums
 from micrograd.jit.tape import ROW_SUM
@@ -108,9 +110,7 @@ class Widener:
                 extents += reduction.domain.extents
         if len(extents) != len(access.map.strides):
             return 0, self.program.arrays[access.array].size
-        ends = [stride * (extent - 1) for stride, extent in zip(access.map.strides, extents)]
-        offset = access.map.offset
-        return offset + sum(min(end, 0) for end in ends), offset + sum(max(end, 0) for end in ends)
+        return span(access, extents, self.program.arrays)
 
     def run(self) -> Program:
         rows, chunk = self.chunk.rows, self.chunk
@@ -151,51 +151,33 @@ class Widener:
     def nest(self, nest: Nest, counters: int) -> list[Nest]:
         """The nest in a chunk; two if it sums what has to be there first."""
         outer = counters + len(nest.domain.extents)
-        change = self.changer(outer)
+        domain = Domain((*nest.domain.extents, self.chunk.rows), wider_mask(nest.domain, outer))
         if not is_row_sum(nest.body):
-            if not self.is_wide(nest.destination, outer):
+            if not self.is_wide(nest.destination):
                 return [Nest(nest.domain, self.narrowed(nest.destination), self.narrow_copy(nest.body))]
-            domain = Domain(
-                (*nest.domain.extents, self.chunk.rows),
-                changed_mask(nest.domain.mask, lambda a: spread(a, outer, 0)),
-            )
-            return [Nest(domain, self.access(nest.destination, outer), change(nest.body))]
+            return [Nest(domain, self.access(nest.destination, outer), self.expression(nest.body, outer))]
         assert isinstance(nest.body, Apply)
         (body,) = nest.body.operands
         try:
             return [Nest(nest.domain, self.narrowed(nest.destination), self.summed(body, outer))]
         except NestedSumError:
-            name = f"rows{len(self.arrays)}"
-            size = nest.domain.size
-            self.arrays[name] = Array(name, "temporary", size * self.chunk.rows)
-            strides = [0] * counters
-            step = size
-            for extent in nest.domain.extents:
-                step //= extent
-                strides.append(step * self.chunk.rows)
             if counters:
                 raise
-            first = Nest(
-                Domain(
-                    (*nest.domain.extents, self.chunk.rows),
-                    changed_mask(nest.domain.mask, lambda a: spread(a, outer, 0)),
-                ),
-                Access(name, AffineMap(0, (*strides, 1))),
-                change(body),
-            )
-            total = Sum(Domain((self.chunk.rows,)), Access(name, AffineMap(0, (*strides, 1))))
-            return [first, Nest(nest.domain, self.narrowed(nest.destination), total)]
+            terms = Access(f"rows{len(self.arrays)}", dense(domain.extents))
+            self.arrays[terms.array] = Array(terms.array, "temporary", domain.size)
+            total = Sum(Domain((self.chunk.rows,)), terms)
+            return [
+                Nest(domain, terms, self.expression(body, outer)),
+                Nest(nest.domain, self.narrowed(nest.destination), total),
+            ]
 
     def summed(self, x: Expression, outer: int) -> Expression:
         """The sum of an expression over the rows; NestedSumError if that would be one of a sum inside an operation."""
-        change = self.changer(outer)
         rows = self.chunk.rows
         if isinstance(x, Sum) and x.op == "add":
-            mask = changed_mask(x.domain.mask, lambda a: spread(a, outer, 0))
             if contains_sum(x.body):
                 raise NestedSumError
-            body = self.expression(x.body, outer)
-            return Sum(Domain((rows, *x.domain.extents), mask), body)
+            return Sum(Domain((rows, *x.domain.extents), wider_mask(x.domain, outer)), self.expression(x.body, outer))
         if isinstance(x, Apply) and x.op in ("add", "sub", "neg") and contains_sum(x):
             return Apply(x.op, tuple(self.summed(operand, outer) for operand in x.operands))
         if isinstance(x, Apply) and x.op == "mul" and contains_sum(x):
@@ -205,18 +187,15 @@ class Widener:
             raise NestedSumError
         if contains_sum(x):
             raise NestedSumError
-        return Sum(Domain((rows,)), change(x))
-
-    def changer(self, outer: int) -> Callable[[Expression], Expression]:
-        return lambda x: self.expression(x, outer)
+        return Sum(Domain((rows,)), self.expression(x, outer))
 
     def expression(self, x: Expression, outer: int) -> Expression:
         """The expression with a dimension for the rows behind the first `outer` ones."""
         if isinstance(x, Access):
             return self.constant(x) or self.access(x, outer)
         if isinstance(x, Sum):
-            mask = changed_mask(x.domain.mask, lambda a: spread(a, outer, 0))
-            return Sum(Domain(x.domain.extents, mask), self.expression(x.body, outer), x.op)
+            domain = Domain(x.domain.extents, wider_mask(x.domain, outer))
+            return Sum(domain, self.expression(x.body, outer), x.op)
         if isinstance(x, Apply):
             return Apply(x.op, tuple(self.expression(operand, outer) for operand in x.operands))
         return x
@@ -228,7 +207,7 @@ class Widener:
             return None
         return Constant(float(values[x.map.offset]))
 
-    def is_wide(self, access: Access, outer: int) -> bool:
+    def is_wide(self, access: Access) -> bool:
         if access.array == "s" and access.map.offset in self.narrow_scalars and not any(access.map.strides):
             return False
         if access.array == "y":
@@ -237,7 +216,7 @@ class Widener:
 
     def access(self, access: Access, outer: int) -> Access:
         chunk, affine = self.chunk, access.map
-        if not self.is_wide(access, outer):
+        if not self.is_wide(access):
             narrow = self.narrowed(access)
             gather = None if narrow.gather is None else self.access(narrow.gather, outer)
             return Access(narrow.array, spread(narrow.map, outer, 0), gather)
@@ -249,22 +228,19 @@ class Widener:
             first, columns = chunk.array_of(affine.offset)
             there = AffineMap(first * (chunk.rows - 1) + affine.offset, affine.strides)
             return Access(access.array, spread(there, outer, columns))
-        scale = chunk.rows
-        scaled = AffineMap(affine.offset * scale, tuple(s * scale for s in affine.strides))
+        scaled = AffineMap(affine.offset * chunk.rows, tuple(s * chunk.rows for s in affine.strides))
         gather = None
         if access.gather is not None:
-            gather = Access(self.scaled_table(access.gather.array, scale), spread(access.gather.map, outer, 0))
+            gather = Access(self.scaled_table(access.gather.array), spread(access.gather.map, outer, 0))
         return Access(access.array, spread(scaled, outer, 1), gather)
 
-    def scaled_table(self, name: str, scale: int) -> str:
+    def scaled_table(self, name: str) -> str:
         """The name of a table of indices into an array that has become wide."""
-        if scale == 1:
-            return name
-        new = f"{name}_{scale}"
+        new = f"{name}_wide"
         if new not in self.arrays:
             table = self.program.arrays[name]
             assert table.values is not None
-            self.arrays[new] = replace(table, name=new, values=table.values * np.int64(scale))
+            self.arrays[new] = replace(table, name=new, values=table.values * np.int64(self.chunk.rows))
         return new
 
     def narrowed(self, access: Access) -> Access:
@@ -300,6 +276,11 @@ def contains_sum(x: Expression) -> bool:
 def spread(affine: AffineMap, outer: int, stride: int) -> AffineMap:
     """The map with one stride more, behind the first `outer` ones."""
     return AffineMap(affine.offset, (*affine.strides[:outer], stride, *affine.strides[outer:]))
+
+
+def wider_mask(domain: Domain, outer: int) -> AffineMap | Access | None:
+    """The mask of a domain, which does not look at the rows."""
+    return changed_mask(domain.mask, lambda affine: spread(affine, outer, 0))
 
 
 def row_by_row(program: Program, chunk: Chunk) -> Chunk:
