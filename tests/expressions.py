@@ -179,3 +179,14 @@ def readme_example():
     g = f / 2.0
     g += 10.0 / f
     return a, b, g
+
+
+def cube(x):
+    """The cube of a Value, with a `_backward` of its own, as Karpathy's micrograd would have one write it."""
+    y = Value(x.data**3, (x,), "cube")
+
+    def _backward():
+        x.grad += 3 * x.data**2 * y.grad
+
+    y._backward = _backward
+    return y

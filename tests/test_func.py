@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from expressions import ARITY, TORCH, run, tame_cases
+from expressions import ARITY, TORCH, cube, run, tame_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -486,17 +486,6 @@ def test_what_was_not_chosen_has_no_part():
 
 
 # Values with a _backward of their own
-
-
-def cube(x):
-    """The cube of a Value, as Karpathy's micrograd would have one write an operation."""
-    y = Value(x.data**3, (x,), "cube")
-
-    def _backward():
-        x.grad += 3 * x.data**2 * y.grad
-
-    y._backward = _backward
-    return y
 
 
 def test_a_backward_of_ones_own_gives_the_first_derivative():

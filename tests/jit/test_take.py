@@ -30,6 +30,11 @@ def embedding_step(W, i, j):
     """A step of gradient descent that reads a row, and a number of it."""
     row = ops.take(W, i)
     loss = ops.sum([x * x for x in row]) + 3 * ops.take(row, j)
+    return descend(W, loss)
+
+
+def descend(W, loss):
+    """A step down the gradient of a loss, which comes back."""
     for v in flat(W):
         v.grad = 0
     loss.backward()
@@ -219,12 +224,7 @@ def test_a_wrong_index_sets_nothing_where_code_works_on_homes_themselves(dtype, 
     def step(tokens):
         rows = [ops.take(W, t - shift if shift else t) for t in tokens]
         loss = ops.sum([x * x for row in rows for x in row])
-        for v in flat(W):
-            v.grad = 0
-        loss.backward()
-        for v in flat(W):
-            v.data = v.data - 0.125 * v.grad
-        return loss
+        return descend(W, loss)
 
     for call in range(3):
         step(kind([5 + shift, 79 + shift, -1 + shift - shift]))
