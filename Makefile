@@ -8,7 +8,7 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check install
 MESSAGE = printf '\n%s\n\n' # what went wrong, or what takes so long
 
-.PHONY: help demo test fuzz soak lint format notebooks bench bench-peers bench-eager bench-jit bench-calls \
+.PHONY: help demo test fuzz soak lint format notebooks bench bench-peers bench-eager bench-jit bench-calls bench-threads \
 	bench-elementary bench-import clean
 .DELETE_ON_ERROR:
 
@@ -39,7 +39,7 @@ format: .venv/.lint  ## put the code into its one format, mend what can be mende
 notebooks: .venv/.test  ## run the notebooks and write their outputs into them
 	$(BIN)/python -m pytest --overwrite $(NOTEBOOKS)
 
-bench: bench-peers bench-eager bench-calls bench-import  ## run every benchmark
+bench: bench-peers bench-eager bench-calls bench-threads bench-import  ## run every benchmark
 
 bench-peers: .venv/bench/.installed .venv/karpathy  ## every workload beside JAX, PyTorch, CasADi...: benchmarks/RESULTS.md, *.svg
 	.venv/bench/bin/python benchmarks/suite.py $(BENCH)
@@ -52,6 +52,9 @@ bench-jit: .venv/.jit  ## how long a network takes to compile, and how many time
 
 bench-calls: .venv/.jit  ## what a call of compiled code costs from Python, by kinds of arguments and answers
 	$(BIN)/python benchmarks/calls.py
+
+bench-threads: .venv/.jit  ## what more threads make of a vmap over many rows
+	$(BIN)/python benchmarks/threads.py
 
 bench-elementary: .venv/.test  ## exp, log, tanh... on vectors, as a later compiler will inline them, beside numpy
 	$(BIN)/python benchmarks/elementary.py
