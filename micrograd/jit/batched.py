@@ -23,104 +23,27 @@ import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from micrograd.jit import native
-from micrograd.jit.lower import MachineCode
-from micrograd.jit.nests import Program
-from micrograd.jit.phases import Phase, Plan, cut
-from micrograd.jit.program import STAGES, Code
+from micrograd.jit.buffers import ALIGNMENT
+from micrograd.jit.chunks import PRECISION, Kernel, Pointer, address, buffer, driver, rows_at_once
+from micrograd.jit.few_rows import OnFewRows
+from micrograd.jit.phases import Plan, cut
+from micrograd.jit.program import STAGES
 from micrograd.jit.rows import Axis, RowOutput, Source
 from micrograd.jit.trace import Trace
-from micrograd.jit.widen import Chunk, row_by_row, widened
 
-PRECISION: dict[str, Any] = {"f32": np.float32, "f64": np.float64}
-ALIGNMENT, SPARE = 64, 64  # bytes
-LARGE_ROW = 400  # operations of a row: chunks of such rows are smaller
-MANY_ROWS, FEW_ROWS = 256, 64
-MANY_COLUMNS = 16  # rows of more numbers are left row by row
 STREAMED = 1 << 22  # bytes: results that are larger will not be read from a cache
-APART = 256  # bytes: what several threads write lies so far apart, for memory is fetched by more than a line
+FAR = 256  # bytes: what several threads write lies so far apart, for memory is fetched by more than a line
 CHUNKS, SEGMENTS = 16, 64  # of a segment at least, and of a call at most
-
-Word, Pointer = ctypes.c_int64, ctypes.c_void_p
-
-
-class Column(ctypes.Structure):
-    """An array of rows, and where in a chunk they stand: strides in elements. Of outputs, only where they begin, and
-    whether they are streamed: written past the cache."""
-
-    _fields_ = (
-        ("array", Pointer),
-        ("columns", Word),
-        ("at", Word),
-        ("row", Word),
-        ("column", Word),
-        ("streamed", Word),
-    )
-
-
-class Pass(ctypes.Structure):
-    """What `rows.ll` knows of a phase on rows in a call."""
-
-    _fields_ = (
-        ("main", Pointer),
-        ("shared", Pointer),
-        ("chunk", Word),
-        ("inputs", Pointer),
-        ("inputs_end", Pointer),
-        ("outputs", Pointer),
-        ("outputs_end", Pointer),
-        ("sums_at", Word),
-        ("sums", Word),
-        ("mask_at", Word),
-        ("mask_stride", Word),  # 0: there is no mask
-    )
-
-
-class Driver:
-    """`rows.ll` as machine code, for a float type."""
-
-    def __init__(self, dtype: str):
-        of = {
-            "f32": {"FLOAT": "float", "VECTOR": "<16 x float>", "WIDTH": 16, "BYTES": 4},
-            "f64": {"FLOAT": "double", "VECTOR": "<8 x double>", "WIDTH": 8, "BYTES": 8},
-        }[dtype]
-        structures: dict[str, Any] = {"pass": Pass, "in": Column, "out": Column}
-        text = Path(__file__).with_name("rows.ll").read_text(encoding="utf-8")
-        constants: dict[str, Any] = {**of, "COLUMNS": ctypes.sizeof(Column)}
-        ir = native.llvm_ir(text, lambda variable, name: getattr(structures[variable], name).offset, constants)
-        self.code = MachineCode(ir, size=0)
-        self.run = ctypes.CFUNCTYPE(None, Pointer, Word, Word, *[Pointer] * 4)(self.code.address("run"))
-
-
-driver = cache(Driver)
 
 
 @cache
 def pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "micrograd")
-
-
-def buffer(size: int, kind: Any) -> Any:
-    """Zeros on an address that ALIGNMENT divides, with SPARE bytes behind them."""
-    unit = np.dtype(kind).itemsize
-    memory = np.zeros(size * unit + ALIGNMENT + SPARE, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size * unit].view(kind)
-
-
-def address(array: Any) -> int:
-    """Where the numbers of an array are."""
-    place: int = array.__array_interface__["data"][0]  # quicker than .ctypes
-    return place
-
-
-def end(part: Any) -> int:
-    return ctypes.addressof(part) + ctypes.sizeof(part)
 
 
 class Memory:
@@ -158,43 +81,24 @@ class Memory:
 memory = Memory()
 
 
-class Kernel:
-    """The code of a phase, and how its buffers lie."""
+class Shared:
+    """The numbers that the phases share in one call: the weights, and all else, which is `a`."""
 
-    def __init__(self, phase: Phase, plan: Plan, dtype: str):
-        self.phase = phase
-        operations = len(phase.tape)
-        trace = Trace(tape=phase.tape, inputs=phase.columns, live=[None] * plan.size)  # type: ignore[list-item]
-        if phase.axis is None:
-            self.code = Code(trace, dtype)
-        else:
-            rows = MANY_ROWS
-            if operations > LARGE_ROW:  # then a chunk that is half empty costs
-                rows = max(FEW_ROWS, min(MANY_ROWS, -(-phase.rows // FEW_ROWS) * FEW_ROWS))
-            arrays = *(source.columns for source in phase.sources), *([1] if phase.masked else [])
-            self.chunk = Chunk(rows, phase.columns, phase.wide_outputs, arrays)
-            self.code = Code(trace, dtype, widened=self.widened)
-        self.main = ctypes.CFUNCTYPE(None, *[Pointer] * 4)(self.code.code.address("main"))
-
-    def widened(self, loops: Program) -> Program:
-        """The loops for a chunk of rows."""
-        if self.phase.columns > MANY_COLUMNS:
-            self.chunk = row_by_row(loops, self.chunk)
-        return widened(loops, self.chunk)
-
-    def sizes(self) -> tuple[int, int, int]:
-        """The elements of x, y and t of a phase on rows."""
-        rows = self.chunk.rows
-        return self.phase.columns * rows, self.phase.wide_outputs * rows + self.phase.sums, self.code.temporaries
+    def __init__(self, plan: Plan, outputs: int, kind: Any):
+        self.numbers, self.y = buffer(plan.size, kind), buffer(outputs, kind)
+        self.weights = address(self.numbers)
+        self.a = self.weights + plan.base * kind.itemsize
 
 
 class Once:
     """A phase that runs once a call, in the memory of one call."""
 
-    def __init__(self, kernel: Kernel, shared: Any):
-        self.scratch = buffer(kernel.code.temporaries, shared.dtype)
-        start = address(shared)
-        self.arguments = start, start, start + kernel.phase.place * shared.itemsize, address(self.scratch)
+    def __init__(self, kernel: Kernel, shared: Shared):
+        kind = shared.numbers.dtype
+        self.scratch = buffer(kernel.code.temporaries, kind)
+        place = kernel.phase.place
+        y = shared.weights + place * kind.itemsize if place >= 0 else address(shared.y)
+        self.arguments = shared.a, shared.weights, y, address(self.scratch), None
         self.main = kernel.main
 
     def run(self, arrays: dict[Source, Any], counts: dict[Axis, int], results: dict[RowOutput, Any]) -> None:
@@ -202,49 +106,31 @@ class Once:
 
 
 class OnRows:
-    """A phase on rows, in the memory of one call: outputs into new arrays, sums into `shared`."""
+    """A phase on rows, in the memory of one call: outputs into new arrays, sums into what is shared."""
 
-    def __init__(self, kernel: Kernel, shared: Any):
-        phase, chunk = kernel.phase, kernel.chunk
+    def __init__(self, kernel: Kernel, shared: Shared):
+        phase = kernel.phase
         assert phase.axis is not None
-        self.kernel, self.axis, self.kind = kernel, phase.axis.root(), shared.dtype
-        self.total = shared[phase.place : phase.place + phase.sums]
-        self.apart = -(-phase.sums * self.kind.itemsize // APART) * APART // self.kind.itemsize
+        self.kernel, self.axis, self.kind = kernel, phase.axis.root(), shared.numbers.dtype
+        self.y = shared.numbers[phase.place : phase.place + kernel.sizes()["y"]]
+        self.apart = -(-len(self.y) * self.kind.itemsize // FAR) * FAR // self.kind.itemsize
         self.own = Workspace(kernel, self.kind)
-        self.buffers = *self.own.addresses, address(self.total)
-        self.inputs, self.outputs = (Column * len(phase.sources))(), (Column * len(phase.row_outputs))()
-        at = 0
-        for column, source in zip(self.inputs, phase.sources):
-            column.columns = source.columns
-            column.row, column.column = (source.columns, 1) if chunk.row_by_row else (1, chunk.rows)
-            column.at = at * chunk.rows
-            at += source.columns
-        wide = 0
-        for column, output in zip(self.outputs, phase.row_outputs):
-            column.columns, column.at = len(output.rows), wide * chunk.rows
-            wide += len(output.rows)
-        self.parameters = Pass(
-            ctypes.cast(kernel.main, Pointer),
-            address(shared),
-            chunk.rows,
-            *(x for part in (self.inputs, self.outputs) for x in (ctypes.addressof(part), end(part))),
-            wide * chunk.rows,
-            phase.sums,
-            at * chunk.rows,
-            int(phase.masked),
-        )
-        self.fixed = ctypes.addressof(self.parameters)
+        self.shared = shared.weights, shared.a
+        self.slots = (Pointer * len(phase.sources))()
+        first = ctypes.addressof(self.slots)
+        self.parameters = kernel.new_pass({x: first + k * ctypes.sizeof(Pointer) for k, x in enumerate(phase.sources)})
+        self.outputs, self.fixed = self.parameters.kept[1], ctypes.addressof(self.parameters)
         self.run_rows = driver("f32" if self.kind.itemsize == 4 else "f64").run
 
     def run(self, arrays: dict[Source, Any], counts: dict[Axis, int], results: dict[RowOutput, Any]) -> None:
         phase, rows, size = self.kernel.phase, counts[self.axis], self.kernel.chunk.rows
-        for column, source in zip(self.inputs, phase.sources):
-            column.array = address(arrays[source])
+        for k, source in enumerate(phase.sources):
+            self.slots[k] = address(arrays[source])
         for column, output in zip(self.outputs, phase.row_outputs):
             results[output] = array = memory.array((rows, column.columns), self.kind)
             column.array, column.streamed = address(array), array.nbytes >= STREAMED
         if rows <= CHUNKS * size:
-            self.run_rows(self.fixed, 0, rows, *self.buffers)
+            self.run_rows(self.fixed, 0, rows, *self.own.addresses, address(self.y), *self.shared, 0)
         else:
             self.in_segments(rows, max(CHUNKS, -(-rows // (size * SEGMENTS))) * size)
 
@@ -257,33 +143,34 @@ class OnRows:
 
         def work(own: Workspace) -> None:
             while (k := next(turns)) < len(starts):
-                self.run_rows(self.fixed, starts[k], min(starts[k] + each, rows), *own.addresses, first + k * step)
+                last = min(starts[k] + each, rows)
+                self.run_rows(self.fixed, starts[k], last, *own.addresses, first + k * step, *self.shared, 0)
 
         threads = min(self.axis.threads, len(starts))
         tasks = [pool(threads).submit(work, Workspace(self.kernel, self.kind)) for _ in range(threads - 1)]
         work(self.own)
         for task in tasks:
             task.result()
-        of_segments = sums.reshape(len(starts), self.apart)[:, : len(self.total)]
-        self.total[:] = of_segments[0]
+        of_segments = sums.reshape(len(starts), self.apart)[:, self.parameters.sums_at : len(self.y)]
+        total = self.y[self.parameters.sums_at :]
+        total[:] = of_segments[0]
         for part in of_segments[1:]:
-            self.total += part
+            total += part
 
 
 class Workspace:
     """The x, y and t of a phase on rows, and where they are; each thread has its own."""
 
     def __init__(self, kernel: Kernel, kind: Any):
-        self.arrays = [buffer(size, kind) for size in kernel.sizes()]
+        self.arrays = [buffer(size, kind) for size in kernel.sizes().values()]
         self.addresses = [address(array) for array in self.arrays]
 
 
 class Buffers:
     """The memory of one call: the numbers that the phases share, and what each phase works in."""
 
-    def __init__(self, kernels: Sequence[Kernel], size: int, kind: Any):
-        self.shared = buffer(size, kind)
-        self.address = address(self.shared)
+    def __init__(self, kernels: Sequence[Kernel], plan: Plan, outputs: int, kind: Any):
+        self.shared = Shared(plan, outputs, np.dtype(kind))
         self.phases = [(Once if k.phase.axis is None else OnRows)(k, self.shared) for k in kernels]
 
 
@@ -301,11 +188,9 @@ class BatchedProgram:
         self.trace, self.dtype, self.kind = trace, dtype, PRECISION[dtype]
         self.batch = trace.batch
         self.seconds = {"trace": seconds}
-        self.plan = cut(trace.tape, self.batch, len(trace.live))
+        self.plan = cut(trace.tape, self.batch, len(trace.live), rows_at_once)
         self.kernels = [Kernel(phase, self.plan, dtype) for phase in self.plan.phases]
-        self.native = native.Native(self.kernels[-1].code.code, trace, dtype)
         self.free: list[Buffers] = []
-        self.place = self.kernels[-1].phase.place  # of the outputs in what the phases share
         self.outputs = len(trace.tape.outputs) - len(trace.set)  # those that are not set
         self.sources = list(self.batch.sources.values())
         self.arrays = {
@@ -313,8 +198,8 @@ class BatchedProgram:
             for source in self.sources
             if source.array is not None  # what is closed over stays what it is now
         }
-        first = self.plan.weights
-        self.counts = [(first + trace.tape.first[x.index], axis) for axis, x in self.batch.counts.items()]
+        self.counts = {axis.root(): trace.tape.first[x.index] for axis, x in self.batch.counts.items()}
+        self.native = OnFewRows(self.kernels, self.plan, trace, dtype, self.arrays, self.counts, CHUNKS)
 
     def __call__(self, numbers: Sequence[float], leaves: Sequence[Any]) -> Any:
         """The answer to the plain numbers and the arrays of a call."""
@@ -322,21 +207,21 @@ class BatchedProgram:
         try:
             buffers = self.free.pop()
         except IndexError:
-            buffers = Buffers(self.kernels, self.plan.size, self.kind)
-        shared, first = buffers.shared, self.plan.weights
+            buffers = Buffers(self.kernels, self.plan, len(self.trace.tape.outputs), self.kind)
+        shared, first = buffers.shared.numbers, self.plan.base
         shared[first : first + len(numbers)] = numbers
-        for place, axis in self.counts:
-            shared[place] = counts[axis.root()]
-        has_homes = self.read(buffers)
+        for axis, place in self.counts.items():
+            shared[first + place] = counts[axis]
+        has_homes = self.read(buffers.shared)
         results: dict[RowOutput, Any] = {}
         for phase in buffers.phases:
             phase.run(arrays, counts, results)
-        y = Results(shared[self.place : self.place + self.outputs].tolist())
+        y = Results(buffers.shared.y[: self.outputs].tolist())
         for (length, line), number in zip(self.trace.checks, y[self.outputs - len(self.trace.checks) :]):
             native.check_index(number, length, line)
         for output, length, line in self.batch.checks:
             check_indices(results[output], length, line)
-        self.write(buffers, has_homes)
+        self.write(buffers.shared, has_homes)
         y.rows = [shaped(results[output], output) for output in self.batch.outputs]
         self.free.append(buffers)
         return self.trace.answer(y)
@@ -357,30 +242,30 @@ class BatchedProgram:
                 raise ValueError("there are no rows to run a vmap on")
         return arrays, counts
 
-    def read(self, buffers: Buffers) -> bool:
+    def read(self, shared: Shared) -> bool:
         """The live numbers into the first of what the phases share; whether they have homes."""
         trace, at, table = self.trace, native.machine(), self.native.table
         if not trace.live and not trace.set:
+            self.native.settle()
             return True
         if at is not None and table is not None:
-            if at.read_weights(ctypes.addressof(table), buffers.address):
+            if at.read_weights(ctypes.addressof(table), shared.weights):
                 return True
-            if self.native.settle() and at.read_weights(ctypes.addressof(table), buffers.address):
+            if self.native.settle() and at.read_weights(ctypes.addressof(table), shared.weights):
                 return True
-        buffers.shared[: len(trace.live)] = [native.live_number(v, name) for v, name in trace.live]
+        shared.numbers[: len(trace.live)] = [native.live_number(v, name) for v, name in trace.live]
         return False
 
-    def write(self, buffers: Buffers, has_homes: bool) -> None:
+    def write(self, shared: Shared, has_homes: bool) -> None:
         """The numbers that are set into their homes, or else one by one."""
-        at, table, shared = native.machine(), self.native.table, buffers.shared
+        at, table = native.machine(), self.native.table
         if not self.trace.set:
             return
-        results = buffers.address + self.place * shared.itemsize
+        results = address(shared.y)
         if has_homes and at is not None and table is not None and at.write_results(ctypes.addressof(table), results):
             self.native.settle_again()
             return
-        first = self.place + self.outputs
-        for (v, name), number in zip(self.trace.set, shared[first : first + len(self.trace.set)].tolist()):
+        for (v, name), number in zip(self.trace.set, shared.y[self.outputs :].tolist()):
             setattr(v, name, number)
 
     def ir(self, stage: str) -> str:

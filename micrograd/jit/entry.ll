@@ -20,6 +20,7 @@ declare ptr @PyTuple_New(i64)
 declare i32 @PyTuple_SetItem(ptr, i64, ptr)
 declare ptr @PyList_New(i64)
 declare i32 @PyList_SetItem(ptr, i64, ptr)
+declare ptr @PyLong_FromLongLong(i64)
 declare ptr @PyObject_VectorcallDict(ptr, ptr, i64, ptr)
 declare ptr @PyDict_New()
 declare i32 @PyDict_SetItem(ptr, ptr, ptr)
@@ -447,6 +448,78 @@ refuse:
   ret i1 false
 }
 
+; An array of any number of rows, of the float type of main, that main reads where it is. The code goes on with how many
+; dimensions it has, and for each its extent, or -1 for any; where to leave the address of its numbers; where the number
+; of rows is kept, how many there may be, and how many there must be: 0 if another array has said how many there are.
+define internal i1 @take_open(ptr %walk, ptr %array) {
+  %type = get i64 %array.ob_type
+  %is_array = icmp eq i64 %type, $ndarray
+  br i1 %is_array, label %number_of_dimensions, label %refuse
+number_of_dimensions:
+  %dimensions = call i64 @word(ptr %walk)
+  %nd.32 = get i32 %array.nd
+  %nd = sext i32 %nd.32 to i64
+  %right_number = icmp eq i64 %nd, %dimensions
+  br i1 %right_number, label %axes, label %refuse
+axes:
+  %shape = get ptr %array.dimensions
+  %rows = load i64, ptr %shape
+  br label %axis
+axis:
+  %i = phi i64 [0, %axes], [%i.1, %extent]
+  %more = icmp slt i64 %i, %dimensions
+  br i1 %more, label %extent, label %elements
+extent:
+  %expected = call i64 @word(ptr %walk)
+  %extent.at = getelementptr i64, ptr %shape, i64 %i
+  %n = load i64, ptr %extent.at
+  %i.1 = add i64 %i, 1
+  %right_extent = icmp eq i64 %n, %expected
+  %any_extent = icmp eq i64 %expected, -1
+  %fits = or i1 %right_extent, %any_extent
+  br i1 %fits, label %axis, label %refuse
+elements:
+  %descr = get i64 %array.descr
+  %flags = get i32 %array.flags
+  %data = get ptr %array.array_data
+  %single = get i64 %walk.single
+  %is_double = icmp eq i64 %single, 0
+  %own_type = select i1 %is_double, i64 $float64, i64 $float32
+  %unit = select i1 %is_double, i64 8, i64 4
+  %is_own_type = icmp eq i64 %descr, %own_type
+  %contiguous = and i32 %flags, $contiguous
+  %is_contiguous = icmp ne i32 %contiguous, 0
+  %last_bits = sub i64 %unit, 1
+  %address = ptrtoint ptr %data to i64
+  %off = and i64 %address, %last_bits
+  %is_aligned = icmp eq i64 %off, 0
+  %dense = and i1 %is_contiguous, %is_aligned
+  %all = and i1 %dense, %is_own_type
+  br i1 %all, label %count, label %refuse
+count:
+  %slot.word = call i64 @word(ptr %walk)
+  %count.word = call i64 @word(ptr %walk)
+  %most = call i64 @word(ptr %walk)
+  %least = call i64 @word(ptr %walk)
+  %slot = inttoptr i64 %slot.word to ptr
+  %kept = inttoptr i64 %count.word to ptr
+  store ptr %data, ptr %slot
+  %says = icmp ne i64 %least, 0
+  br i1 %says, label %first, label %compare
+first:
+  %not_few = icmp sge i64 %rows, %least
+  %not_many = icmp sle i64 %rows, %most
+  %some = and i1 %not_few, %not_many
+  store i64 %rows, ptr %kept
+  ret i1 %some
+compare:
+  %known = load i64, ptr %kept
+  %as_many = icmp eq i64 %rows, %known
+  ret i1 %as_many
+refuse:
+  ret i1 false
+}
+
 ; n objects that must fit the next codes.
 define internal i1 @take(ptr %walk, ptr %objects, i64 %n) {
   br label %next
@@ -468,6 +541,7 @@ kind:
                                       i64 $LIST, label %list
                                       i64 $TUPLE, label %tuple
                                       i64 $ARRAY, label %array
+                                      i64 $OPEN, label %open
                                       i64 $SAME, label %same ]
 numbers: ; so many in a row
   %count = call i64 @word(ptr %walk)
@@ -507,6 +581,9 @@ inside:
 array:
   %took_array = call i1 @take_array(ptr %walk, ptr %object)
   br i1 %took_array, label %taken, label %refuse
+open:
+  %took_open = call i1 @take_open(ptr %walk, ptr %object)
+  br i1 %took_open, label %taken, label %refuse
 same: ; the very object
   %wanted = call i64 @word(ptr %walk)
   %address = ptrtoint ptr %object to i64
@@ -579,6 +656,61 @@ done:
   ret ptr %array
 }
 
+; A new array of what every row returns. The code goes on with where it stands, and where how many rows there are, in
+; bytes from y; how many numbers a row has, how many dimensions, and their extents.
+define internal ptr @array_of_rows(ptr %walk) {
+  %arguments = alloca [2 x ptr]
+  %data.at = call i64 @word(ptr %walk)
+  %rows.at = call i64 @word(ptr %walk)
+  %columns = call i64 @word(ptr %walk)
+  %inner = call i64 @word(ptr %walk)
+  %y = get ptr %walk.number
+  %from = getelementptr i8, ptr %y, i64 %data.at
+  %rows.of = getelementptr i8, ptr %y, i64 %rows.at
+  %rows = load i64, ptr %rows.of
+  %dimensions = add i64 %inner, 1
+  %shape = call ptr @PyTuple_New(i64 %dimensions)
+  %no_shape = icmp eq ptr %shape, null
+  br i1 %no_shape, label %fail, label %axis
+axis:
+  %i = phi i64 [0, %0], [%i.1, %another]
+  %extent = phi i64 [%rows, %0], [%extent.1, %another]
+  %object = call ptr @PyLong_FromLongLong(i64 %extent)
+  %no_object = icmp eq ptr %object, null
+  br i1 %no_object, label %drop, label %set
+set:
+  %status = call i32 @PyTuple_SetItem(ptr %shape, i64 %i, ptr %object)
+  %i.1 = add i64 %i, 1
+  %more = icmp slt i64 %i.1, %dimensions
+  br i1 %more, label %another, label %make
+another:
+  %extent.1 = call i64 @word(ptr %walk)
+  br label %axis
+make:
+  %single = get i64 %walk.single
+  %is_double = icmp eq i64 %single, 0
+  %descr = select i1 %is_double, i64 $float64, i64 $float32
+  %descr.at = getelementptr i64, ptr %arguments, i64 1
+  store ptr %shape, ptr %arguments
+  store i64 %descr, ptr %descr.at
+  %array = call ptr @PyObject_VectorcallDict(ptr inttoptr (i64 $empty to ptr), ptr %arguments, i64 2, ptr null)
+  call void @Py_DecRef(ptr %shape)
+  %failed = icmp eq ptr %array, null
+  br i1 %failed, label %fail, label %fill
+fill:
+  %data = get ptr %array.array_data
+  %unit = select i1 %is_double, i64 8, i64 4
+  %size = mul i64 %rows, %columns
+  %bytes = mul i64 %size, %unit
+  call void @llvm.memcpy.p0.p0.i64(ptr %data, ptr %from, i64 %bytes, i1 false)
+  ret ptr %array
+drop:
+  call void @Py_DecRef(ptr %shape)
+  br label %fail
+fail:
+  ret ptr null
+}
+
 ; What the next code describes. `outputs` is how many numbers of y belong to the answer.
 define internal ptr @build(ptr %walk, i64 %outputs) {
   %argument = alloca ptr
@@ -588,6 +720,7 @@ define internal ptr @build(ptr %walk, i64 %outputs) {
                                     i64 $LIST, label %list
                                     i64 $TUPLE, label %tuple
                                     i64 $ARRAY, label %array
+                                    i64 $ROWS, label %rows
                                     i64 $SAME, label %same
                                     i64 $ANOTHER, label %another ]
 number:
@@ -610,6 +743,9 @@ same:
 array:
   %new_array = call ptr @array_of_numbers(ptr %walk)
   ret ptr %new_array
+rows:
+  %new_rows = call ptr @array_of_rows(ptr %walk)
+  ret ptr %new_rows
 another: ; a callable of Python's makes it of all the numbers
   %maker.word = call i64 @word(ptr %walk)
   %maker = inttoptr i64 %maker.word to ptr
@@ -925,7 +1061,10 @@ arguments:
   put ptr %x, %walk.number
   put i64 %single, %walk.single
   %apart = get i64 %table.apart
-  %a = getelementptr i8, ptr %x, i64 %apart
+  %a.of.x = getelementptr i8, ptr %x, i64 %apart
+  %a.given = get ptr %table.a
+  %a.is.of.x = icmp eq ptr %a.given, null
+  %a = select i1 %a.is.of.x, ptr %a.of.x, ptr %a.given
   %borrows = get i64 %table.borrows
   put ptr %a, %walk.apart
   put i64 %borrows, %walk.borrows

@@ -32,9 +32,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from micrograd.engine import Value
+from micrograd.jit.buffers import ALIGNMENT, aligned
 from micrograd.jit.trace import SLOTS, Slot, patched_classes
 
-ALIGNMENT = 64  # bytes; vectors of any width may be read from the start of a block, and past its end
 moving = threading.RLock()  # nobody moves while another does; reading and writing a home needs no lock
 
 
@@ -60,8 +60,7 @@ def block_of(kind: type[AnyHome], size: int, front: int) -> Any:
     `wide` are the f64 programs that set some of its numbers.
     """
     front = -(-front // ALIGNMENT) * ALIGNMENT
-    memory = (ctypes.c_char * (front + size * ctypes.sizeof(kind) + 2 * ALIGNMENT))()
-    block = (kind * size).from_buffer(memory, front + -ctypes.addressof(memory) % ALIGNMENT)
+    block = aligned(kind, size, front)
     setattr(block, "front", front)
     setattr(block, "readers", weakref.WeakSet())
     setattr(block, "wide", weakref.WeakSet())

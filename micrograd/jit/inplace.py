@@ -1,14 +1,14 @@
 """In place: what lets compiled code work on numbers where they are, in arrays of numpy's and in the homes of Values.
 
-What comes in: a program's loop nests, or the schedule of them. What goes out: nests that find the largest array among
-the arguments in an array of its own, "a", so that nobody has to copy it to where all other arguments stand; and
+What comes in: a program's loop nests, or the schedule of them. What goes out: nests that find some of the numbers in an
+array of their own, "a", so that nobody has to copy the largest array among the arguments to where all others stand; and
 whether the numbers set, in y, may be written over those read, in w, while others are still to be read.
 
     >>> from micrograd.jit.nests import AffineMap, Domain
     >>> x, w, one = Array("x", "input", 9), Array("w", "weight", 8), AffineMap(0, (1,))
     >>> body = Apply("add", (Access("w", one), Access("x", AffineMap(1, (1,)))))
     >>> update = Nest(Domain((8,)), Access("y", one), body)
-    >>> print(apart(Program({"x": x, "w": w, "y": Array("y", "output", 8)}, [update]), 1, 8))
+    >>> print(apart(Program({"x": x, "w": w, "y": Array("y", "output", 8)}, [update]), "x", 1, 8))
     x[9]: input
     w[8]: weight
     y[8]: output
@@ -41,22 +41,22 @@ class StraddlesError(Exception):
     """Something reads both from the array and from what is around it."""
 
 
-def apart(program: Program, first: int, count: int) -> Program:
-    """The program in which elements `first` to `first + count` of x are an array of their own; the same one if some
-    nest does not tell them from others."""
+def apart(program: Program, name: str, first: int, count: int) -> Program:
+    """The program in which elements `first` to `first + count` of an array are an array of their own; the same one if
+    some nest does not tell them from others."""
     arrays = {**program.arrays, APART: Array(APART, "input", count)}
     try:
-        items = [Apart(program, first, count).item(item, ()) for item in program.items]
+        items = [Apart(program, name, first, count).item(item, ()) for item in program.items]
     except StraddlesError:
         return program
     return Program(arrays, items)
 
 
 class Apart:
-    """Elements `first` to `first + count` of x in an array of their own."""
+    """Elements `first` to `first + count` of an array in an array of their own."""
 
-    def __init__(self, program: Program, first: int, count: int):
-        self.arrays, self.first, self.count = program.arrays, first, count
+    def __init__(self, program: Program, name: str, first: int, count: int):
+        self.arrays, self.name, self.first, self.count = program.arrays, name, first, count
 
     def item(self, item: Any, around: Extents) -> Any:
         """The same for a nest, a block or a loop within loops of these extents."""
@@ -75,7 +75,7 @@ class Apart:
         return Apply(x.op, tuple(self.expression(y, extents) for y in x.operands)) if isinstance(x, Apply) else x
 
     def access(self, access: Access, extents: Extents) -> Access:
-        if access.array != "x":
+        if access.array != self.name:
             return access
         low, high = span(access, extents, self.arrays)
         if high < self.first or low >= self.first + self.count:
@@ -85,10 +85,12 @@ class Apart:
         return Access(APART, replace(access.map, offset=access.map.offset - self.first), access.gather)
 
     def block(self, block: Block) -> Block:
-        if "x" not in block.names:
+        if self.name not in block.names:
             return block
         at = block.operand_positions
-        moved = (block.operand_arrays == block.names.index("x")) & (at >= self.first) & (at < self.first + self.count)
+        moved = (
+            (block.operand_arrays == block.names.index(self.name)) & (at >= self.first) & (at < self.first + self.count)
+        )
         return replace(
             block,
             names=(*block.names, APART),

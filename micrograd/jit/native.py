@@ -32,13 +32,14 @@ import re
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from micrograd.engine import Value
-from micrograd.jit.homes import ALIGNMENT, AnyHome, Home, Homed, NarrowHome, homes, moving
+from micrograd.jit.buffers import ALIGNMENT, aligned, offsets
+from micrograd.jit.homes import AnyHome, Home, Homed, NarrowHome, homes, moving
 from micrograd.jit.lower import MachineCode
 from micrograd.jit.signature import Answer, float_of
 from micrograd.jit.tape import INPUT
@@ -53,7 +54,7 @@ FORMS = 4  # that a dispatch tries: each of them costs the later ones time
 DEPTH = 32  # of arguments and answers within each other: the entry is recursive, and a thread's stack may be small
 
 # Opcodes, of arguments and answers.
-NUMBERS, ROWS, VALUE, LIST, TUPLE, ARRAY, SAME, TRUTH, ANOTHER = range(9)
+NUMBERS, ROWS, VALUE, LIST, TUPLE, ARRAY, OPEN, SAME, TRUTH, ANOTHER = range(10)
 
 Word, Pointer = ctypes.c_int64, ctypes.c_void_p
 
@@ -75,6 +76,7 @@ class Table(ctypes.Structure):
         ("t", Word),
         ("apart", Word),  # bytes into x: where the array stands that main finds in an array of its own
         ("borrows", Word),  # 1: it may be read where the caller has it
+        ("a", Pointer),  # or what main gets for a in any case
         ("direct", Pointer),  # the homes themselves, where they can stand for w
         ("over", Pointer),  # the same for y, of which those that are not set come before the homes
         ("reads", Pointer),  # from homes into w: Runs
@@ -204,7 +206,7 @@ class Machine:
         nowhere = id(Home)  # the type of no argument
         constants = {
             **{"NUMBERS": NUMBERS, "VALUE": VALUE, "LIST": LIST, "TUPLE": TUPLE, "ARRAY": ARRAY, "SAME": SAME},
-            **{"ROWS": ROWS, "TRUTH": TRUTH, "ANOTHER": ANOTHER},
+            **{"ROWS": ROWS, "OPEN": OPEN, "TRUTH": TRUTH, "ANOTHER": ANOTHER},
             **{kind.__name__: id(kind) for kind in (float, int, list, tuple, Home, NarrowHome)},
             **{"Value": id(Value), "Homed": id(Homed), "NotImplemented": id(NotImplemented)},
             **{name: id(np.dtype(name)) for name in ("float64", "float32", "int64", "int32")},
@@ -281,16 +283,18 @@ def words(numbers: Iterable[int]) -> Any:
     return (Word * len(numbers))(*numbers)
 
 
-def is_plain(answer: Answer, depth: int = 0) -> bool:
-    """Is it all numbers, arrays and constants in lists and tuples, not too deep?"""
+def is_plain(answer: Answer, rows: Sequence[list[int]] = (), depth: int = 0) -> bool:
+    """Is it all numbers, arrays and constants in lists and tuples, not too deep? Arrays of rows, too, if they have a
+    code in `rows`."""
     return (
-        answer.kind not in ("another", "rows")
+        answer.kind != "another"
+        and (answer.kind != "rows" or answer.first < len(rows))
         and depth < DEPTH
-        and all(is_plain(part, depth + 1) for part in answer.parts)
+        and all(is_plain(part, rows, depth + 1) for part in answer.parts)
     )
 
 
-def answer_code(answer: Answer, kept: list[Any]) -> list[int]:
+def answer_code(answer: Answer, kept: list[Any], rows: Sequence[list[int]] = ()) -> list[int]:
     """The code of an answer; what must live as long as the code is appended to `kept`."""
     if answer.kind in ("number", "truth"):
         return [NUMBERS if answer.kind == "number" else TRUTH, answer.first]
@@ -300,50 +304,58 @@ def answer_code(answer: Answer, kept: list[Any]) -> list[int]:
     if answer.kind == "array":
         kept.append(answer.shape)
         return [ARRAY, answer.first, math.prod(answer.shape), id(answer.shape)]
-    if not is_plain(answer):  # Python makes it
+    if not is_plain(answer, rows):  # Python makes it
         kept.append(answer)
         return [ANOTHER, id(answer)]
-    parts = [word for part in answer.parts for word in answer_code(part, kept)]
+    if answer.kind == "rows":
+        return [ROWS, *rows[answer.first]]
+    parts = [word for part in answer.parts for word in answer_code(part, kept, rows)]
     return [LIST if answer.kind == "list" else TUPLE, len(answer.parts), *parts]
 
 
-def items_code(keys: Sequence[Any], depth: int = 0) -> list[int] | None:
-    """The code of arguments, or items, of these keys; None if the entry takes no such thing."""
+def items_code(keys: Sequence[Any], rows: Iterator[list[int] | None], depth: int = 0) -> list[int] | None:
+    """The code of arguments, or items, of these keys; None if the entry takes no such thing. `rows` has the codes of
+    arrays of any number of rows."""
     code: list[int] = []
     for key, group in itertools.groupby(keys):
         count = len(list(group))
         if key == "number":
             code += [NUMBERS, count]
-            continue
-        if key[0] == "list" and key[1] and set(key[1]) == {"number"}:
+        elif key == "value":
+            code += [VALUE] * count
+        elif key[0] == "list" and key[1] and set(key[1]) == {"number"}:
             code += [ROWS, count, len(key[1])]
-            continue
-        item = item_code(key, depth)
-        if item is None:
-            return None
-        code += item * count
+        else:
+            for _ in range(count):
+                item = item_code(key, rows, depth)
+                if item is None:
+                    return None
+                code += item
     return code
 
 
-def item_code(key: Any, depth: int) -> list[int] | None:
+def item_code(key: Any, rows: Iterator[list[int] | None], depth: int) -> list[int] | None:
     """The code of one argument that is no number."""
-    if key == "value":
-        return [VALUE]
     kind, *rest = key
     if kind in ("list", "tuple") and depth < DEPTH:
-        items = items_code(rest[0], depth + 1)
+        items = items_code(rest[0], rows, depth + 1)
         return None if items is None else [LIST if kind == "list" else TUPLE, len(rest[0]), *items]
     if kind == "array":
         return [ARRAY, len(rest[0]), *rest[0]]
+    if kind == "rows":
+        code = next(rows, None)
+        return code if rest[0] == "array" else None
     if kind in ("static", "module"):
         return [SAME, id(rest[-1] if kind == "static" else rest[0].thing)]
     return None
 
 
-def form(key: Any, native: Native) -> Form | None:
-    """What arguments of this key look like, for a program; None if the entry can't take them."""
+def form(key: Any, native: Native, least: int) -> Form | None:
+    """What arguments of this key look like, for a program; None if the entry can't take them. Arrays of any number of
+    rows have at least so many."""
     (_, positional), (_, names, named) = key
-    code = items_code([*positional, *named])
+    rows = (code and [*code[:-1], code[-1] * least] for code in native.rows_codes)
+    code = items_code([*positional, *named], rows)
     if code is None or native.table is None:
         return None
     arrays = words(code), words(map(id, names))
@@ -358,14 +370,15 @@ class Forms:
 
     def __init__(self) -> None:
         self.first: list[Form] = []
-        self.known: dict[Any, Form | None] = {}  # by key; none is let go, for a call may be reading it
+        self.known: dict[Any, Form | None] = {}  # by program; none is let go, for a call may be reading it
         self.pointers = (Pointer * (FORMS + 1))()
 
-    def prefer(self, key: Any, native: Native) -> None:
-        """Try the form of this key, for a program, first from now on, unless it is tried anyway."""
-        if key not in self.known:
-            self.known[key] = form(key, native)
-        chosen = self.known[key]
+    def prefer(self, key: Any, native: Native, least: int = 1) -> None:
+        """Try the form of this key, for a program, first from now on, unless it is tried anyway; for so many rows at
+        least, if arrays may have any number of them."""
+        if native not in self.known:
+            self.known[native] = form(key, native, least)
+        chosen = self.known[native]
         if chosen is not None and chosen not in self.first:
             self.first = [chosen, *self.first][:FORMS]
             for i, one in enumerate(self.first):
@@ -389,6 +402,8 @@ class Native:
     go on meanwhile; `overwrites`, that the first of the numbers set may be written over the first of those read;
     `apart`, that main finds the trace's largest array in a, not in x.
     """
+
+    rows_codes: Sequence[list[int] | None] = ()  # of arguments that may have any number of rows
 
     def __init__(
         self,
@@ -422,15 +437,14 @@ class Native:
         trace, unit = self.trace, ctypes.sizeof(self.type)
         table = Table(settled=LEFT, main=self.code.address("main"), single=unit == 4, long_work=long_work)
         table.alone = 0 if trace.in_memory else 1 if unit == 4 else 2
-        sizes = {"x": trace.inputs, "w": len(trace.live), "y": len(trace.tape.outputs), "t": self.temporaries}
-        for name, size in sizes.items():
-            setattr(table, name, table.size)
-            table.size += (size * unit // ALIGNMENT + 2) * ALIGNMENT
+        begins, table.size = offsets(self.sizes(), unit)
+        for name, begin in begins.items():
+            setattr(table, name, begin)
         table.apart, table.borrows = trace.array[0] * unit, apart and not long_work
         table.inputs, table.outputs = trace.inputs, len(trace.tape.outputs) - len(trace.set)
         kept: list[Any] = []
         numbers = [LIST, trace.inputs, *([NUMBERS, trace.inputs] if trace.inputs else [])]
-        codes = words(numbers), words(answer_code(trace.answer, kept))
+        codes = words(numbers), words(answer_code(trace.answer, kept, self.row_answers(begins)))
         table.numbers, table.answer = map(ctypes.addressof, codes)
         cache = Pointer()
         table.cache = ctypes.addressof(cache)
@@ -441,6 +455,15 @@ class Native:
         setattr(table, "kept", (self.code, codes, kept, cache, lengths, early))
         weakref.finalize(table, free_block, cache).atexit = False
         return table
+
+    def sizes(self) -> dict[str, int]:
+        """The elements of the buffers in a block."""
+        outputs = len(self.trace.tape.outputs)
+        return {"x": self.trace.inputs, "w": len(self.trace.live), "y": outputs, "t": self.temporaries}
+
+    def row_answers(self, begins: dict[str, int]) -> Sequence[list[int]]:
+        """The codes of what every row of a vmap returns."""
+        return ()
 
     def settle(self) -> bool:
         """See to it that every number has a home, and the table knows them; false if one of them can have none now.
@@ -578,12 +601,6 @@ def runs(found: list[AnyHome], first: int, unit: int) -> Any:
                 result.append(Run(address, i * unit, 1, kind is NarrowHome))
             end = address + size
     return (Run * len(result))(*result)
-
-
-def aligned(kind: Any, size: int) -> Any:
-    """An array of C's of so many numbers, as main wants its buffers."""
-    memory = (ctypes.c_char * (size * ctypes.sizeof(kind) + 2 * ALIGNMENT))()
-    return (kind * size).from_buffer(memory, -ctypes.addressof(memory) % ALIGNMENT)
 
 
 def free_block(cache: Any) -> None:

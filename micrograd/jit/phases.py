@@ -5,13 +5,14 @@ the other once for every few rows, a chunk. A sum over rows is what parts them: 
 have been run. So there is, as a rule, a phase before the rows, for what is the same for all of them, one on the rows,
 and one after them; where a second sum needs the first, the rows are run again, and calculate again what they need.
 
-All phases share one array of numbers, `shared`: the weights, the inputs that are no row's, then what each phase leaves
-for those after it. The last phase's outputs are those of the trace.
+All phases share one array of numbers, `shared`: the weights, which may stand elsewhere, in their homes; from `base` on
+the inputs that are no row's, then what each phase leaves for those after it. The last phase's outputs, those of the
+trace, are left to the caller.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from micrograd.jit.rows import SUM, WIDE, Axis, Batch, RowOutput, Source
@@ -22,18 +23,20 @@ ALIGNED = 16  # the outputs of a phase begin at a multiple of so many elements o
 
 @dataclass
 class Phase:
-    """A tape whose weight i is number i of `shared`, and whose outputs go there from `place` on.
+    """A tape whose outputs go into `shared` from `place` on; but for the last one, whose place is -1. Its weights are
+    those of the trace, and its input i is number `base + i` of `shared`.
 
-    One on rows has an `axis`; its input i is column i of a row, those of `sources` one after the other and then, if
-    `masked`, the mask. Its first outputs are those of a row, of `row_outputs` one after the other; the others are
-    sums, and alone go into `shared`.
+    One on rows has an `axis`, and runs for a `chunk` of so many of them at once. Its weight i is number i of `shared`;
+    its input i is column i of a row, those of `sources` one after the other and then, if `masked`, the mask. Its first
+    outputs are those of a row, of `row_outputs` one after the other, each for the whole chunk; the others are sums.
     """
 
     tape: Tape
-    place: int
+    place: int = -1
     axis: Axis | None = None
     sources: list[Source] = field(default_factory=list)
     masked: bool = False
+    chunk: int = 1
     row_outputs: list[RowOutput] = field(default_factory=list)
 
     @property
@@ -56,11 +59,10 @@ class Phase:
 
 @dataclass
 class Plan:
-    """The phases in order; `shared` has `size` numbers, of which the first are so many weights, then inputs."""
+    """The phases in order; `shared` has `size` numbers, weights before `base` and the inputs from there on."""
 
     phases: list[Phase]
-    weights: int
-    inputs: int
+    base: int
     size: int
 
 
@@ -71,8 +73,8 @@ class Cutter:
     """The levels of a tape's rows. What is not wide is on an even level, what is wide on an odd one: above what it
     needs, and a sum above the rows that it sums."""
 
-    def __init__(self, tape: Tape, batch: Batch, weights: int):
-        self.tape, self.batch, self.weights = tape, batch, weights
+    def __init__(self, tape: Tape, batch: Batch, weights: int, chunk: Callable[[Phase], int]):
+        self.tape, self.batch, self.chunk = tape, batch, chunk
         self.outputs = list(tape.outputs)
         tape.outputs = [*self.outputs, *(i for output in batch.outputs for i in output.rows)]
         self.needed = tape.needed()
@@ -82,7 +84,8 @@ class Cutter:
         self.level = self.levels()
         self.early = self.needed_on_rows()
         self.place: dict[int, int] = {}  # in `shared`
-        self.size = weights + batch.inputs
+        self.base = -(-weights // ALIGNED) * ALIGNED
+        self.size = self.base + batch.inputs
 
     def levels(self) -> list[int]:
         """The level of each row that is needed."""
@@ -114,8 +117,8 @@ class Cutter:
             if before:
                 phases.append(self.once(before))
             phases += self.on_rows(level)
-        phases.append(self.once(self.outputs))
-        return Plan(phases, self.weights, self.batch.inputs, self.size)
+        phases.append(self.part(self.outputs))
+        return Plan(phases, self.base, self.size)
 
     def reserve(self, many: int) -> int:
         """A place in `shared` for so many numbers."""
@@ -154,9 +157,11 @@ class Cutter:
         rows = [i for output in outputs for i in output.rows]
         phase = self.part([*rows, *sums], axis)
         phase.row_outputs = outputs
-        phase.place = self.reserve(len(sums))
+        phase.chunk = self.chunk(phase)
+        wide = phase.chunk * len(rows)
+        phase.place = self.reserve(wide + len(sums))
         for k, i in enumerate(sums):
-            self.place[i] = phase.place + k
+            self.place[i] = phase.place + wide + k
         return phase
 
     def hint(self, i: int) -> int:
@@ -179,19 +184,20 @@ class Cutter:
             if i not in stop:
                 stack += self.operands[i]
         tape = Tape()
-        phase = Phase(tape, 0, axis)
+        phase = Phase(tape, axis=axis)
+        kind, shift = (INPUT, self.base) if axis is None else (WEIGHT, 0)  # how it reads what is in `shared`
         columns = self.columns([i for i in wanted if self.tape.codes[i] == INPUT], phase) if axis else {}
         new: dict[int, int] = {}
         for i in sorted(wanted):
             code, first = self.tape.codes[i], self.tape.first[i]
             if i in stop:
-                new[i] = tape.leaf_row(WEIGHT, stop[i])
+                new[i] = tape.leaf_row(kind, stop[i] - shift)
             elif code == CONSTANT:
                 new[i] = tape.constant_row(self.tape.constants[first])
             elif code == WEIGHT:
                 new[i] = tape.leaf_row(WEIGHT, first)
             elif code == INPUT and first < WIDE:
-                new[i] = tape.leaf_row(WEIGHT, self.weights + first)
+                new[i] = tape.leaf_row(kind, self.base + first - shift)
             elif code == INPUT:
                 new[i] = tape.leaf_row(INPUT, columns[first - WIDE])
             else:
@@ -231,6 +237,6 @@ def operands(tape: Tape) -> list[tuple[int, ...]]:
     return found
 
 
-def cut(tape: Tape, batch: Batch, weights: int) -> Plan:
-    """The phases of a tape that has so many weights."""
-    return Cutter(tape, batch, weights).plan()
+def cut(tape: Tape, batch: Batch, weights: int, chunk: Callable[[Phase], int]) -> Plan:
+    """The phases of a tape that has so many weights; `chunk` says how many rows one on rows is to run at once."""
+    return Cutter(tape, batch, weights, chunk).plan()

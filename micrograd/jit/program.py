@@ -25,8 +25,13 @@ OUTRIGHT = 1000  # rows of a straight line: of a longer one, MLIR's passes would
 MANY_SCALARS = 1500  # more, if they are a third of all, compile in linear time only without loops
 LARGE = 1024  # numbers of an argument, or set, that are worth to be worked on where they are
 LONG_WORK = 200_000  # cycles: other threads may go on during a call that takes more, some 50 us
-LONGER_WORK = 4 * LONG_WORK  # the same for programs that set many numbers, which nobody else may touch meanwhile
+LONGER_WORK = 8 * LONG_WORK  # the same for programs that set many numbers, which nobody else may touch meanwhile
 STAGES = ("tape", "loops", "mlir", "llvm-dialect", "llvm", "asm")
+
+
+def patience(trace: Trace) -> int:
+    """For how many cycles other threads can wait for an answer."""
+    return LONGER_WORK if len(trace.set) >= LARGE else LONG_WORK
 
 
 class Code:
@@ -79,16 +84,24 @@ class Code:
         bits, registers = lower.vector_registers()
         target = Target(self.dtype, bits // (32 if self.dtype == "f32" else 64), registers)
         first, count = self.trace.array
-        nests = loops if count < LARGE else apart(loops, first, count)
+        nests = loops if count < LARGE else apart(loops, "x", first, count)
         return loops, self._timed("schedule", lambda: schedule(nests, target))
 
-    def _cycles(self) -> float:
+    def cycles(self) -> float:
         """A rough number of cycles that a call takes."""
         if self.schedule is None:
             return len(self.trace.tape)
         from micrograd.jit.schedule import cycles
 
         return cycles(self.schedule)
+
+    def overwrites(self, many: int) -> bool:
+        """Whether main may write the last of its outputs, so many, over the first of its weights."""
+        if self.schedule is None or many < native.LEAST:
+            return False
+        from micrograd.jit.inplace import may_overwrite
+
+        return may_overwrite(self.schedule, len(self.trace.tape.outputs) - many)
 
     def _emit(self) -> Emitted:
         if self.schedule is None:
@@ -131,18 +144,10 @@ class Program(Code):
             trace,
             dtype,
             self.temporaries,
-            long_work=self._cycles() > (LONGER_WORK if len(trace.set) >= LARGE else LONG_WORK),
-            overwrites=self._overwrites(),
+            long_work=self.cycles() > patience(trace),
+            overwrites=self.overwrites(len(trace.set)),
             apart=self.schedule is not None and "a" in self.schedule.arrays,
         )
-
-    def _overwrites(self) -> bool:
-        """Whether main may write what is set over what it has read."""
-        if self.schedule is None or len(self.trace.set) < native.LEAST:
-            return False
-        from micrograd.jit.inplace import may_overwrite
-
-        return may_overwrite(self.schedule, len(self.trace.tape.outputs) - len(self.trace.set))
 
     def __call__(self, numbers: list[float]) -> Any:
         """The answer to the numbers of a call, in the order of its signature."""

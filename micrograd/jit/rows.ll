@@ -174,11 +174,11 @@ done:
   ret void
 }
 
-; The rows from `first` to `last` of a Pass. x, y and t are buffers for one chunk; sums get what the chunks have
-; of them.
-define void @run(ptr %pass, i64 %first, i64 %last, ptr %x, ptr %y, ptr %t, ptr %sums) {
+; The rows from `first` to `last` of a Pass, for which main finds numbers in w and a. x, y and t are buffers for one
+; chunk; the first chunk has its y in `sums`, where those of all chunks are added up. What every row returns goes to its
+; place, which is an address if `base` is 0.
+define void @run(ptr %pass, i64 %first, i64 %last, ptr %x, ptr %y, ptr %t, ptr %sums, ptr %w, ptr %a, i64 %base) {
   %main = get ptr %pass.main
-  %shared = get ptr %pass.shared
   %chunk = get i64 %pass.chunk
   %inputs = get ptr %pass.inputs
   %inputs.end = get ptr %pass.inputs_end
@@ -189,7 +189,8 @@ define void @run(ptr %pass, i64 %first, i64 %last, ptr %x, ptr %y, ptr %t, ptr %
   %mask.at = get i64 %pass.mask_at
   %mask.stride = get i64 %pass.mask_stride
   %has.mask = icmp ne i64 %mask.stride, 0
-  %y.sums = getelementptr $FLOAT, ptr %y, i64 %sums.at
+  %first.sums = getelementptr $FLOAT, ptr %sums, i64 %sums.at
+  %more.sums = getelementptr $FLOAT, ptr %y, i64 %sums.at
   br label %next
 next:
   %row = phi i64 [%first, %0], [%row.1, %outputs.done]
@@ -205,7 +206,8 @@ input:
   %no.more.inputs = icmp eq ptr %in, %inputs.end
   br i1 %no.more.inputs, label %mask, label %copy.in
 copy.in:
-  %in.array = get ptr %in.array
+  %in.slot = get ptr %in.array
+  %in.array = load ptr, ptr %in.slot
   %in.columns = get i64 %in.columns
   %in.at = get i64 %in.at
   %in.row = get i64 %in.row
@@ -247,27 +249,26 @@ mask.set:
   %m.1 = add i64 %m, 1
   br label %mask.next
 work:
-  call void %main(ptr %x, ptr %shared, ptr %y, ptr %t)
   %is.first = icmp eq i64 %row, %first
-  br i1 %is.first, label %first.sums, label %more.sums
-first.sums:
-  %sums.bytes = mul i64 %sums.count, $BYTES
-  call void @llvm.memcpy.p0.p0.i64(ptr %sums, ptr %y.sums, i64 %sums.bytes, i1 false)
-  br label %output
-more.sums:
-  call void @accumulate(ptr %sums, ptr %y.sums, i64 %sums.count)
+  %out.y = select i1 %is.first, ptr %sums, ptr %y
+  call void %main(ptr %x, ptr %w, ptr %out.y, ptr %t, ptr %a)
+  br i1 %is.first, label %output, label %add
+add:
+  call void @accumulate(ptr %first.sums, ptr %more.sums, i64 %sums.count)
   br label %output
 output:
-  %out = phi ptr [%outputs, %first.sums], [%outputs, %more.sums], [%out.1, %copied.out]
+  %out = phi ptr [%outputs, %work], [%outputs, %add], [%out.1, %copied.out]
   %no.more.outputs = icmp eq ptr %out, %outputs.end
   br i1 %no.more.outputs, label %outputs.done, label %copy.out
 copy.out:
-  %out.array = get ptr %out.array
+  %out.place.of = get i64 %out.array
+  %out.word = add i64 %base, %out.place.of
+  %out.array = inttoptr i64 %out.word to ptr
   %out.columns = get i64 %out.columns
   %out.at = get i64 %out.at
   %out.offset = mul i64 %row, %out.columns
   %out.to = getelementptr $FLOAT, ptr %out.array, i64 %out.offset
-  %out.from = getelementptr $FLOAT, ptr %y, i64 %out.at
+  %out.from = getelementptr $FLOAT, ptr %out.y, i64 %out.at
   %out.streamed = get i64 %out.streamed
   %out.past = icmp ne i64 %out.streamed, 0
   %out.single = icmp eq i64 %out.columns, 1
@@ -289,6 +290,65 @@ copied.out:
 outputs.done:
   %row.1 = add i64 %row, %chunk
   br label %next
+done:
+  ret void
+}
+
+; The main of a program of phases: x begins with the inputs that are no row's, behind which the phases leave what the
+; later ones need; y is the last one's. t is large enough for each of them.
+define void @phases(ptr %x, ptr %w, ptr %y, ptr %t, ptr %phases) {
+  %counts = get ptr %phases.counts
+  %counts.end = get ptr %phases.counts_end
+  %passes = get ptr %phases.passes
+  %passes.end = get ptr %phases.passes_end
+  br label %next.count
+next.count: ; the numbers of rows are inputs, too
+  %count = phi ptr [%counts, %0], [%count.1, %copy.count]
+  %no.more.counts = icmp eq ptr %count, %counts.end
+  br i1 %no.more.counts, label %phase, label %copy.count
+copy.count:
+  %count.rows = get ptr %count.rows
+  %count.place = get i64 %count.place
+  %n = load i64, ptr %count.rows
+  %number = sitofp i64 %n to $FLOAT
+  %number.to = getelementptr $FLOAT, ptr %x, i64 %count.place
+  store $FLOAT %number, ptr %number.to
+  %count.1 = getelementptr i8, ptr %count, i64 $COUNT
+  br label %next.count
+phase:
+  %pass = phi ptr [%passes, %next.count], [%pass.1, %after]
+  %no.more = icmp eq ptr %pass, %passes.end
+  br i1 %no.more, label %done, label %which
+which:
+  %rows.at = get ptr %pass.rows
+  %place = get i64 %pass.place
+  %in.x = getelementptr $FLOAT, ptr %x, i64 %place
+  %once = icmp eq ptr %rows.at, null
+  br i1 %once, label %run.once, label %run.rows
+run.once:
+  %main = get ptr %pass.main
+  %is.last = icmp slt i64 %place, 0
+  %to = select i1 %is.last, ptr %y, ptr %in.x
+  call void %main(ptr %x, ptr %w, ptr %to, ptr %t, ptr null)
+  br label %after
+run.rows:
+  %rows = load i64, ptr %rows.at
+  %x.at = get i64 %pass.x
+  %y.at = get i64 %pass.y
+  %t.at = get i64 %pass.t
+  %pass.x = getelementptr i8, ptr %t, i64 %x.at
+  %pass.y = getelementptr i8, ptr %t, i64 %y.at
+  %pass.t = getelementptr i8, ptr %t, i64 %t.at
+  %base = ptrtoint ptr %t to i64
+  call void @run(ptr %pass, i64 0, i64 %rows, ptr %pass.x, ptr %pass.y, ptr %pass.t, ptr %in.x, ptr %w, ptr %x,
+                 i64 %base)
+  %found.at = get i64 %pass.found
+  %found = getelementptr i8, ptr %t, i64 %found.at
+  store i64 %rows, ptr %found
+  br label %after
+after:
+  %pass.1 = getelementptr i8, ptr %pass, i64 $PASS
+  br label %phase
 done:
   ret void
 }

@@ -17,7 +17,7 @@ from random_programs import Argument, argument_of
 
 import micrograd.jit
 from micrograd.engine import Value
-from micrograd.jit import STAGES, batched, jit, native
+from micrograd.jit import STAGES, batched, chunks, jit, native
 from micrograd.jit.nests import check, interpret
 from micrograd.jit.roll import roll
 from micrograd.jit.signature import signature
@@ -133,11 +133,12 @@ def check_case(case, dtypes=("f64", "f32"), statistics=None, stages=True, pages=
     """
     shortest = micrograd.jit.program.STRAIGHT if case.shortest is None else case.shortest
     small = {"STRAIGHT": shortest, "LARGE": 1}  # so that homes and arrays are worked on in place, however few numbers
-    chunks = {} if case.chunk is None else {"MANY_ROWS": case.chunk, "FEW_ROWS": case.chunk, "CHUNKS": 1, "STREAMED": 1}
+    sizes = {} if case.chunk is None else {"MANY_ROWS": case.chunk, "FEW_ROWS": case.chunk}
     with (
         patch.multiple(micrograd.jit.program, **small),
         patch.object(native, "LEAST", 1),
-        patch.multiple(batched, **chunks) if chunks else nullcontext(),
+        patch.multiple(chunks, **sizes) if sizes else nullcontext(),
+        patch.multiple(batched, CHUNKS=1, STREAMED=1) if sizes else nullcontext(),
         Guards(pages) as guards,
     ):
         return agreement(case, dtypes, statistics or Statistics(), stages, guards)

@@ -29,7 +29,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from micrograd.jit import batched, homes, native, program, vector
+from micrograd.jit import batched, buffers, homes, native, program, vector
 
 PAGE, ALIGNMENT = mmap.PAGESIZE, 64
 CANARY = 255
@@ -214,13 +214,13 @@ class Guards:
     def guard_block(self, of, table):
         """Give a table a block of which the bytes between the buffers are known."""
         unit = ctypes.sizeof(of.type)
-        used = {"x": of.trace.inputs, "w": len(of.trace.live), "y": len(of.trace.tape.outputs), "t": of.temporaries}
+        begins, _ = buffers.offsets(of.sizes(), unit)
         address = C.aligned_alloc(ALIGNMENT, table.size)
         ctypes.memset(address, CANARY, table.size)
         cache = ctypes.c_void_p.from_address(table.cache)
         cache.value = address
-        ends = [table.w, table.y, table.t, table.size]
-        gaps = [(name, getattr(table, name) + n * unit, end) for (name, n), end in zip(used.items(), ends)]
+        ends = [*begins.values(), table.size][1:]
+        gaps = [(name, begins[name] + n * unit, end) for (name, n), end in zip(of.sizes().items(), ends)]
         self.blocks.append((cache, address, gaps))
         table.guarded = cache
 

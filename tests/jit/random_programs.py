@@ -29,7 +29,7 @@ import micrograd.jit
 from micrograd import losses, ops
 from micrograd.engine import Value
 from micrograd.func import grad, hessian, jacobian, jvp, value_and_grad, vmap
-from micrograd.jit import batched, jit
+from micrograd.jit import batched, chunks, jit
 from micrograd.nn import MLP
 from micrograd.optim import SGD, Adam, CosineDecay, LinearDecay
 
@@ -113,7 +113,7 @@ class Case:
         if self.shortest is not None:
             lines.append(f"micrograd.jit.program.STRAIGHT = {self.shortest}")
         if self.chunk is not None:
-            lines.append(f"batched.MANY_ROWS = batched.FEW_ROWS = {self.chunk}")
+            lines.append(f"chunks.MANY_ROWS = chunks.FEW_ROWS = {self.chunk}")
             lines.append("batched.CHUNKS = batched.STREAMED = 1")
         lines.append("compiled, again = jit(program, dtype='f64'), jit(program, dtype='f64')")
         lines.append("eager = program  # or all three the same, to see what is right")

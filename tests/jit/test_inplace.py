@@ -103,13 +103,13 @@ def test_an_argument_is_set_apart_where_every_nest_tells_it_from_others():
     kinds = {"x": "input", "w": "weight", "y": "output"}
     arrays = {name: Array(name, kinds[name], size) for name, size in sizes.items()}
     mixed = Program(arrays, [update(y(), x(2), x(11, (0,)))])
-    found = apart(mixed, 2, 8)
+    found = apart(mixed, "x", 2, 8)
     assert found.arrays[APART].size == 8
     assert "y[i<8] = a[i] + x[11]" in str(found)
-    assert apart(mixed, 3, 8) is mixed
-    assert apart(mixed, 0, 9) is mixed
+    assert apart(mixed, "x", 3, 8) is mixed
+    assert apart(mixed, "x", 0, 9) is mixed
     summed = Sum(Domain((2,)), Apply("mul", (x(2, (2, 1)), Constant(2.0))))
-    assert "sum_{r<2} a[2i+r]*2" in str(apart(Program(arrays, [Nest(Domain((4,)), y(), summed)]), 2, 8))
+    assert "sum_{r<2} a[2i+r]*2" in str(apart(Program(arrays, [Nest(Domain((4,)), y(), summed)]), "x", 2, 8))
 
 
 def parameters(n=N):

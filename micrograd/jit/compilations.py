@@ -1,0 +1,219 @@
+"""Compilations: the programs of one function, each for a signature, and which of them answers to a call.
+
+What comes in: a function, and the arguments of its calls. What goes out: answers. A call that the native entry does not
+take (see `native`) comes here, where it is looked at from Python; if no program suits it, one is made. In a function
+that runs vmaps, one program may suit arrays of any number of rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import time
+from collections.abc import Callable
+from typing import Any
+
+from micrograd.derivatives import differentiating
+from micrograd.engine import Value
+from micrograd.func import vmap
+from micrograd.jit import native
+from micrograd.jit.program import Program
+from micrograd.jit.rows import runs_on_rows
+from micrograd.jit.signature import ArgumentError, as_array, open_signature, signature
+from micrograd.jit.tape import TraceError
+from micrograd.jit.trace import Trace, trace_function, tracing
+from micrograd.nn import Module
+
+MANY_ROWS = 128  # of an array: fewer run through a network one by one
+
+
+class Compilations:
+    """The programs of one function, each for a signature; `number` makes what the function gets for a number."""
+
+    least = 1  # rows in a call that the native entry may run together
+
+    def __init__(self, function: Callable[..., Any], dtype: str, static: frozenset[str], number: Callable[[Any], Any]):
+        self.function, self.dtype, self.static, self.number = function, dtype, static, number
+        self.names = parameter_names(function)
+        self.programs: dict[Any, Any] = {}
+        self.open: dict[Any, list[OpenProgram]] | None = None  # of a function that runs on rows, by key
+        self.recent: OpenProgram | None = None  # the one that was called last
+        self.forms = native.Forms()  # of those programs that are tried before anybody looks at the arguments here
+        if not static <= set(self.names):
+            raise ValueError(f"static_argnames: no parameter is named {', '.join(static - set(self.names))}")
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """The answer to any arguments, by way of their signature."""
+        if tracing() or differentiating():  # called by a function that is being compiled, or differentiated: part of it
+            return self.function(*args, **kwargs)
+        if self.open is None and runs_on_rows(self.function):
+            self.open = {}
+        if self.open is not None:
+            return self.on_rows(self.open, args, kwargs)
+        numbers: list[float] = []
+        positional = tuple(self.key(i, x, numbers) for i, x in enumerate(args))
+        named = tuple(self.key(name, x, numbers) for name, x in kwargs.items())
+        return self.program((("tuple", positional), ("dict", tuple(kwargs), named)), len(numbers))(numbers)
+
+    def on_rows(self, programs: dict[Any, list[OpenProgram]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The same for a function that runs vmaps: its programs may suit any number of rows."""
+        if self.recent is not None and not kwargs:
+            taken = self.recent.take(args)
+            if taken is not None:
+                return self.recent(*taken)
+        numbers: list[float] = []
+        arrays: list[Any] = []
+        positional = tuple(self.key(i, x, numbers, arrays) for i, x in enumerate(args))
+        named = tuple(self.key(name, x, numbers, arrays) for name, x in kwargs.items())
+        key = ("tuple", positional), ("dict", tuple(kwargs), named)
+        shapes = [array.shape for array in arrays]
+        for known in programs.get(key, ()):
+            if known.fits(shapes):
+                self.recent = known
+                return known(numbers, arrays)
+        start = time.perf_counter()
+        trace = trace_function(self.function, key, len(numbers), self.dtype, self.number, arrays=arrays)
+        new = OpenProgram(trace, key, self.dtype, time.perf_counter() - start)
+        programs.setdefault(key, []).append(new)
+        self.programs[key, tuple(new.dimensions)] = new.program
+        if trace.batch is not None and new.program.native.serves:
+            self.forms.prefer(key, new.program.native, self.least)
+        self.recent = new
+        return new(numbers, arrays)
+
+    def key(self, place: int | str, x: Any, numbers: list[float], arrays: list[Any] | None = None) -> Any:
+        try:
+            static = bool(self.static) and self.name(place) in self.static
+            if arrays is not None and not static:
+                return open_signature(x, numbers, arrays)
+            return signature(x, numbers, static=static)
+        except ArgumentError as error:
+            raise TypeError(f"{self.name(place)}{error.path} {error}") from error.__cause__
+
+    def name(self, place: int | str) -> str:
+        """The name of the parameter for a positional or a named argument."""
+        if isinstance(place, str):
+            return place
+        return self.names[place] if place < len(self.names) else f"argument {place}"
+
+    def program(self, key: Any, inputs: int) -> Program:
+        """The program for this key, compiled if there is none, and preferred from now on."""
+        if key not in self.programs:
+            start = time.perf_counter()
+            trace = trace_function(self.function, key, inputs, self.dtype, self.number)
+            self.programs[key] = Program(trace, self.dtype, time.perf_counter() - start)
+        self.forms.prefer(key, self.programs[key].native)
+        program: Program = self.programs[key]
+        return program
+
+    def latest(self) -> Any:
+        if not self.programs:
+            raise RuntimeError("nothing is compiled yet: call this with its arguments first")
+        return next(reversed(self.programs.values()))
+
+
+class OpenProgram:
+    """A program for arrays of these dimensions, None for those of any length: what the trace has not looked at."""
+
+    def __init__(self, trace: Trace, key: Any, dtype: str, seconds: float):
+        import numpy as np
+
+        from micrograd.jit.batched import BatchedProgram
+
+        self.array = np.ndarray
+        (_, kinds), (_, names, _) = key
+        plain = not names and all(kind == "number" or kind[:2] == ("rows", "array") for kind in kinds)
+        self.kinds = [None if kind == "number" else kind[2] for kind in kinds] if plain else None
+        self.dimensions = [x.fixed() for x in trace.arguments]
+        self.seen = [(x.leaf, x.first) for x in trace.arguments if x.elements is not None]
+        self.program: Any = (BatchedProgram if trace.batch else Program)(trace, dtype, seconds)
+
+    def take(self, args: tuple[Any, ...]) -> tuple[list[float], list[Any]] | None:
+        """The numbers and the arrays of arguments that need no closer look, all of them floats and numpy's arrays; None
+        if they do."""
+        if self.kinds is None or len(args) != len(self.kinds):
+            return None
+        numbers: list[float] = []
+        arrays: list[Any] = []
+        for x, dimensions in zip(args, self.kinds):
+            if dimensions is None:
+                if x.__class__ is not float:
+                    return None
+                numbers.append(x)
+            elif type(x) is self.array and x.ndim == dimensions and x.dtype.kind in "fiu" and x.size:
+                arrays.append(x)
+            else:
+                return None
+        return (numbers, arrays) if self.fits([x.shape for x in arrays]) else None
+
+    def fits(self, shapes: list[tuple[int, ...]]) -> bool:
+        for shape, fixed in zip(shapes, self.dimensions):
+            for a, b in zip(shape, fixed):
+                if b is not None and a != b:
+                    return False
+        return True
+
+    def __call__(self, numbers: list[float], arrays: list[Any]) -> Any:
+        if self.seen:
+            numbers = numbers + [0.0] * (self.program.trace.inputs - len(numbers))
+        for leaf, first in self.seen:
+            numbers[first : first + arrays[leaf].size] = arrays[leaf].reshape(-1).tolist()
+        return self.program(numbers, arrays) if self.program.trace.batch else self.program(numbers)
+
+
+class CompilationsOfModule(Compilations):
+    """Those of a module, which may call the methods of its inputs, and runs on each row of an array."""
+
+    one_by_one = False  # the rows can't be run together
+
+    def __init__(self, module: Module, dtype: str):
+        super().__init__(module, dtype, frozenset(), Value)  # type: ignore[arg-type]  # one's own can be called
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and not kwargs and getattr(args[0], "ndim", 1) == 2 and not tracing():
+            return self.rows(args[0])
+        return super().call(*args, **kwargs)
+
+    def rows(self, X: Any) -> Any:
+        """The answers to the rows of an array: an array of shape (rows,), or (rows, outputs)."""
+        import numpy as np
+
+        try:
+            X, precision = as_array(X), np.float32 if self.dtype == "f32" else np.float64
+        except ArgumentError as error:
+            raise TypeError(f"{self.name(0)} {error}") from error.__cause__
+        inputs = X.shape[1]
+        if not len(X):  # what would the shape of an answer be?
+            return np.empty((0, *np.shape(self.call([0.0] * inputs))), dtype=precision)
+        if len(X) >= MANY_ROWS and X.dtype.kind in "fiu" and not self.one_by_one:
+            try:
+                return self.many_rows.call(X)
+            except TraceError:  # perhaps it sets something for each row in turn
+                self.one_by_one = True
+        y = self.program(key_of_a_list(inputs), inputs).native.rows(X)
+        return np.array([self.call(row) for row in X.tolist()], dtype=precision) if y is NotImplemented else y
+
+    @functools.cached_property
+    def many_rows(self) -> Compilations:
+        """Those of the module on every row of an array."""
+        module = self.function
+
+        def on_row(x: Any) -> Any:
+            return module([Value(number) for number in x])
+
+        result = Compilations(vmap(on_row), self.dtype, frozenset(), self.number)
+        result.least, result.forms = MANY_ROWS, self.forms
+        return result
+
+
+def key_of_a_list(numbers: int) -> Any:
+    """The key of a call with a single argument, a list of so many numbers."""
+    return ("tuple", (("list", ("number",) * numbers),)), ("dict", (), ())
+
+
+def parameter_names(function: Callable[..., Any]) -> list[str]:
+    """The names of a function's parameters, for messages; none for a callable that does not tell."""
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []
