@@ -147,8 +147,11 @@ class Search:
         return found
 
     def unite(self, c: int, other: int) -> None:
+        """Make c one with another class, which may be one that is yet to come; sums of the one are sums of both."""
         if other != c:
             self.same[c] = other
+            if c in self.sums:
+                self.sums.setdefault(other, self.sums[c])
             self.rows[other] += self.rows[c]
             self.summed[other] += self.summed[c]
 

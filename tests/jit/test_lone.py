@@ -1,9 +1,14 @@
 """What stands alone where its like are sums is a sum of one term, and all that is made of it is of their classes."""
 
+import math
+
 import numpy as np
 import programs
 import pytest
+from tracing import trace_of
 
+from micrograd import ops
+from micrograd.func import grad
 from micrograd.jit.classes import classify
 from micrograd.jit.graph import NAMES, SUM, decode, edge_owners, flatten
 from micrograd.jit.lone import with_lone_terms
@@ -137,3 +142,27 @@ def test_a_transformer_is_of_few_classes():
     """Each position is of the classes of all others, and so is each gradient."""
     counts = [len(with_lone_terms(*graph_of(programs.transformer(length=n)))[1].op) for n in (4, 8)]
     assert counts[0] == counts[1] < 100
+
+
+def test_classes_that_are_one_with_one_yet_to_come_share_its_sums():
+    """Of a Fourier transform's gradient: found to be one with a later class, which is one with another in turn."""
+
+    def transformed(x, y):
+        n = len(x)
+        if n == 1:
+            return x, y
+        (a, b), (c, d) = transformed(x[::2], y[::2]), transformed(x[1::2], y[1::2])
+        turns = [(math.cos(2 * math.pi * k / n), -math.sin(2 * math.pi * k / n)) for k in range(n // 2)]
+        c, d = (
+            [u * c[k] - v * d[k] for k, (u, v) in enumerate(turns)],
+            [u * d[k] + v * c[k] for k, (u, v) in enumerate(turns)],
+        )
+        real = [p + q for p, q in zip(a, c)] + [p - q for p, q in zip(a, c)]
+        return real, [p + q for p, q in zip(b, d)] + [p - q for p, q in zip(b, d)]
+
+    def energy(x):
+        return ops.sum([a * a + b * b for a, b in zip(*transformed(x, [0.0] * len(x)))])
+
+    tape = trace_of(grad(energy), 256, number=lambda symbol: symbol).tape
+    graph, _ = with_lone_terms(*graph_of(tape))
+    assert graph.lone.any()
