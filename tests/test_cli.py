@@ -11,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from rendering import renders
 
 pytest.importorskip("typer")
 
@@ -54,6 +55,7 @@ def assert_complete(folder: Path) -> None:
     checkpoint.load(demo.network(0), folder / "moon_mlp.safetensors")
 
 
+@renders
 def test_the_demo_as_it_comes_learns_every_point_and_says_so_in_plain_lines(tmp_path):
     done = run("demo", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -70,6 +72,7 @@ def test_the_demo_as_it_comes_learns_every_point_and_says_so_in_plain_lines(tmp_
     assert demo.accuracy(model, *demo.points("moons", 100, 1337)) == 1
 
 
+@renders
 def test_it_makes_the_folder_and_says_where_the_files_are(tmp_path):
     out = tmp_path / "new" / "pictures"
     result = invoke("demo", "--steps", "2", "--samples", "10", "--dataset", "blobs", "--out", str(out))
@@ -79,6 +82,7 @@ def test_it_makes_the_folder_and_says_where_the_files_are(tmp_path):
     assert_complete(out)
 
 
+@renders
 def test_the_same_seed_gives_the_same_lines_and_files_and_another_seed_others(tmp_path):
     said, written = [], []
     for i, seed in enumerate(["3", "3", "4"]):
@@ -119,6 +123,7 @@ def test_a_folder_that_cannot_be_written_ends_with_1_before_any_training(tmp_pat
     assert result.stderr == f"micrograd demo: cannot write to {tmp_path / 'file' / 'folder'}: Not a directory\n"
 
 
+@renders
 def test_a_disk_that_is_full_after_the_training_ends_with_1(tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device")
@@ -240,6 +245,7 @@ class Terminal:
         os.close(self.inner)
 
 
+@renders
 def test_on_a_terminal_a_bar_shows_steps_loss_and_accuracy(tmp_path):
     with Terminal("demo", "--steps", "2", "--samples", "10", "--out", str(tmp_path)) as terminal:
         assert terminal.finish() == 0
@@ -257,6 +263,7 @@ def test_a_dumb_terminal_gets_plain_lines(tmp_path):
     assert not CONTROL.search(terminal.output.replace(b"\r\n", b"\n"))
 
 
+@renders
 @pytest.mark.parametrize("environment", [{}, {"TERM": "dumb"}], ids=["bar", "plain lines"])
 def test_ctrl_c_leaves_a_clean_terminal_and_what_has_been_learned(environment, tmp_path):
     with Terminal("demo", "--steps", "100000", "--out", str(tmp_path), **environment) as terminal:

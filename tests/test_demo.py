@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from rendering import renders
 
 demo = pytest.importorskip("micrograd.demo", exc_type=ImportError)
 
@@ -103,6 +104,7 @@ def test_there_is_a_picture_whatever_the_weights(weight):
     assert picture(demo.boundary(model, [[0.0, 0.0], [1.0, 1.0]], [1, -1])).size
 
 
+@renders
 def test_the_neuron_is_drawn_with_the_names_of_its_parts():
     texts = [e.text for e in ElementTree.fromstring(demo.neuron(1337)).iter("{http://www.w3.org/2000/svg}text")]
     assert {"x0", "x1", "w0", "w1", "b", "y", "ReLU"} <= set(texts)

@@ -7,17 +7,15 @@ A ```python block must print, exactly, the ```text block that follows it at once
 import contextlib
 import io
 import re
-import shutil
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from rendering import CAN_RENDER, CANNOT
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCED = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n?```text\n(?P<output>.*?)^```\n)?", re.MULTILINE | re.DOTALL)
-CAN_RENDER = shutil.which("dot") or sys.version_info >= (3, 11)
 PRINTS = re.compile(r"# prints (\S+)")
 
 
@@ -51,7 +49,7 @@ def test_every_block_prints_what_it_says(subtests: pytest.Subtests, tmp_path: Pa
     for block in blocks(README):
         with subtests.test(line=block.line):
             if ".render(" in block.code and not CAN_RENDER:
-                pytest.skip("neither the program `dot` nor Graphviz's WebAssembly build, which needs Python 3.11")
+                pytest.skip(CANNOT)
             assert printed(block, names) == block.output
 
 
