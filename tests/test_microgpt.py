@@ -4,23 +4,19 @@ import importlib.util
 import math
 import random
 import sys
-from pathlib import Path
 
+import curve
 import pytest
 
 from micrograd.engine import Value
 from micrograd.jit import jit
 
-PATH = Path(__file__).parent.parent / "examples" / "microgpt.py"
 STEPS = 4
 
 
 @pytest.fixture(scope="module")
 def microgpt():
-    spec = importlib.util.spec_from_file_location("microgpt", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return curve.example()
 
 
 @pytest.fixture
@@ -135,3 +131,17 @@ def test_the_program_trains_and_makes_up_names(microgpt, names, options, capsys)
     assert lines[0] == f"4 names, {27 * 4 * 2 + 16 * 4 + 12 * 16} parameters"
     assert lines[1].startswith("step      1: loss 3.")
     assert len(lines) == 4
+
+
+def test_the_curves_are_printed_side_by_side(names, capsys):
+    curve.main(["--steps", "2", "--channels", "4"])
+    _, first, second, differences, _ = capsys.readouterr().out.splitlines()
+    assert first.split()[1] == first.split()[2]
+    assert second.split()[1] == second.split()[2] != first.split()[1]
+    assert differences.startswith("Largest difference of a loss ")
+
+
+def test_curves_that_differ_end_with_1(names, monkeypatch):
+    monkeypatch.setattr(curve, "jit", lambda step, dtype: lambda tokens: step(tokens) + 1e-6)
+    with pytest.raises(SystemExit, match="They differ by more than 1e-09"):
+        curve.main(["--steps", "1", "--channels", "4"])
