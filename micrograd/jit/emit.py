@@ -33,11 +33,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from micrograd.jit import elementary
-from micrograd.jit.lower import LARGE
 from micrograd.jit.tape import COMPARISONS, LEAVES, LONG, Tape
 from micrograd.jit.trace import Trace
 
-SHORT = 500  # rows of a function that the better code generator is given; its time grows with the square of them
 C_INTERFACE = "attributes {llvm.emit_c_interface}"
 
 
@@ -301,8 +299,7 @@ def emit(trace: Trace, t: str, outright: bool = False) -> Emitted:
         lines = [*part.m.lines, f"return {part.number(tape.outputs[0])} : {t}"]
         return Emitted(f"func.func @main() -> {t} {C_INTERFACE} {{\n{indented(lines)}}}\n", 0)
 
-    most = SHORT if len(rows) <= LARGE else LONG
-    cuts = [rows[start : start + most] for start in range(0, len(rows), most)] or [[]]
+    cuts = [rows[start : start + LONG] for start in range(0, len(rows), LONG)] or [[]]
     temporaries, size = crossing(tape, cuts)
     places: dict[int, list[int]] = {}
     for place, i in enumerate(tape.outputs):

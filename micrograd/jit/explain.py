@@ -53,17 +53,17 @@ def explanation(
         f"{len(trace.live)} numbers of Values are read and {len(trace.set)} set.",
     ]
     if program is None or plan is None:
-        lines.append("All of it is straight-line code: " + reason(program))
+        lines.append("All of it is straight-line code: " + reason(program, "roll" in seconds))
     else:
         lines += [*found(program), *made(plan)]
     lines.append(", ".join(f"{stage} {time:.3f} s" for stage, time in seconds.items()) + ".")
     return "\n".join(lines)
 
 
-def reason(program: Program | None) -> str:
-    if program is None:
+def reason(program: Program | None, searched: bool) -> str:
+    if not searched:
         return "it is too short to be searched for loops."
-    if not all(isinstance(item, Block) for item in program.items):
+    if program is None or not all(isinstance(item, Block) for item in program.items):
         return "the loops in it are less than half of the work."
     return "no operation is repeated often and regularly enough to make a loop."
 

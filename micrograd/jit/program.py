@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STRAIGHT = 100  # rows of a tape: a shorter one is not searched for loops
-OUTRIGHT = 1000  # rows of a straight line: of a longer one, MLIR's passes would take longer than all else
-MANY_SCALARS = 1500  # more, if they are a third of all, compile in linear time only without loops
+OUTRIGHT = 100  # rows of a straight line: of a longer one, MLIR's passes would take longer than all else
 LARGE = 1024  # numbers of an argument, or set, that are worth to be worked on where they are
 LONG_WORK = 200_000  # cycles: other threads may go on during a call that takes more, some 50 us
 LONGER_WORK = 8 * LONG_WORK  # the same for programs that set many numbers, which nobody else may touch meanwhile
@@ -58,9 +57,10 @@ class Code:
 
     def _timed(self, stage: str, work: Callable[[], T]) -> T:
         start = time.perf_counter()
-        result = work()
-        self.seconds[stage] = time.perf_counter() - start
-        return result
+        try:
+            return work()
+        finally:
+            self.seconds[stage] = time.perf_counter() - start
 
     def _find_loops(self) -> tuple[LoopNests | None, Schedule | None]:
         """The loop nests and, if there are any, their schedule; nothing of a tape that is too short to be searched."""
@@ -70,17 +70,20 @@ class Code:
         from micrograd.jit.groups import Target
         from micrograd.jit.inplace import apart
         from micrograd.jit.nests import Block
-        from micrograd.jit.roll import roll
+        from micrograd.jit.roll import StraightError, is_straight, roll
         from micrograd.jit.schedule import schedule
 
-        loops = self._timed("roll", lambda: roll(self.trace.tape))
+        try:
+            loops = self._timed("roll", lambda: roll(self.trace.tape, worthwhile=self.widened is None))
+        except StraightError:
+            return None, None
         if self.widened is not None:
             loops = self.widened(loops)
         scalars = sum(len(item.ops) for item in loops.items if isinstance(item, Block))
         if all(isinstance(item, Block) for item in loops.items):
             return loops, None
-        if scalars > MANY_SCALARS and 3 * scalars > operations(loops):
-            return loops, None  # a long straight line with a few loops in it compiles in linear time as a whole only
+        if self.widened is None and is_straight(scalars, operations(loops)):
+            return loops, None
         bits, registers = lower.vector_registers()
         target = Target(self.dtype, bits // (32 if self.dtype == "f32" else 64), registers)
         first, count = self.trace.array

@@ -39,8 +39,18 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from micrograd.jit.boxes import Arrangement, IrregularError, affine_fit, arrangement, arrangements, grid, perfect
-from micrograd.jit.classes import UNROLLED, TimeLoop, by_class, by_reader, classify, fuse, operand_classes
-from micrograd.jit.graph import CONSTANT, COPY, INPUT, NAMES, OUTPUT, WEIGHT, Bools, decode, flatten
+from micrograd.jit.classes import (
+    UNROLLED,
+    Classes,
+    TimeLoop,
+    by_class,
+    by_operation,
+    by_reader,
+    classify,
+    fuse,
+    operand_classes,
+)
+from micrograd.jit.graph import CONSTANT, COPY, INPUT, NAMES, OUTPUT, REDUCTIONS, WEIGHT, Bools, Graph, decode, flatten
 from micrograd.jit.layout import Layout, Terms, even, even_terms, ragged_terms
 from micrograd.jit.lone import with_lone_terms
 from micrograd.jit.nests import Access, AffineMap, Array, Block, Integers, Loop, Nest, Program, dense, reordered
@@ -57,16 +67,27 @@ FEW_KINDS = 3  # of ways from term to term
 PROBED = 2  # steps in which a layout is tried before it is in all
 MOST_ALIKE = 3  # of so many rows one at least has to be inside of a border
 MOST_PIECES = 32  # a class that falls into more pieces is gathered
+MANY_SCALARS = 1500  # which compile in linear time only as a straight line
+
+
+class StraightError(Exception):
+    """Most of a program is in no loop."""
 
 
 class Roller:
-    """The program so far: the nests of each class that has any, and how many scalar statements there are."""
+    """The program so far: the nests of each class that has any, and how many scalar statements there are.
 
-    def __init__(self, tape: Tape, time_loops: bool = True):
+    `worthwhile` raises a StraightError where it shows that most of it will be such statements.
+    """
+
+    def __init__(self, tape: Tape, time_loops: bool = True, worthwhile: bool = False):
+        self.worthwhile = worthwhile
         graph = flatten(decode(tape))
         graph, classes = with_lone_terms(graph, classify(graph))
         if time_loops:
             graph, classes = with_time_loops(graph, classes)
+        if worthwhile and not classes.loops and nothing_repeats(graph, classes):
+            raise StraightError
         by_class(graph, classes.of)
         classes = by_reader(graph, classes)
         by_class(graph, classes.of)
@@ -89,6 +110,8 @@ class Roller:
         loops = {loop.first: loop for loop in self.classes.loops}
         roots = [c for c in range(INPUT + 1, len(self.classes.op)) if self.fusion.into[c] < 0 and c not in timed]
         promising = self.promising(roots)
+        if self.worthwhile and not loops:
+            self.check_worth([c for c in roots if c not in promising])
         self.leave([c for c in roots if c not in promising])
         for c in sorted([*promising, *loops]):
             if c in loops:
@@ -113,6 +136,13 @@ class Roller:
         ]
         small = [c for c in roots if work[c] < SMALLEST and rows[c] > UNROLLED and not self.fusion.reduces[c]]
         return {*sorted(large, key=lambda c: -work[c])[:most], *sorted(small, key=lambda c: -work[c])[:FREE_NESTS]}
+
+    def check_worth(self, left: list[int]) -> None:
+        """Raise a StraightError if the classes that are left to scalar statements are most of the work."""
+        rows, op = np.diff(self.classes.start).tolist(), self.classes.op
+        scalars = sum(rows[c] for root in left for c in (root, *self.fusion.parts[root]) if op[c] != OUTPUT)
+        if is_straight(scalars, int(operations(self.graph, self.classes).sum())):
+            raise StraightError
 
     def leave(self, roots: list[int]) -> None:
         """Leave classes, and what is fused into them, to the scalar statements."""
@@ -146,13 +176,13 @@ class Roller:
         layout = self.layout(rows, written, steps)
         if layout is not None:
             return [self.placed(c, rows, self.once(layout) if written is None and not steps else layout, written)]
-        if written is None and not steps:
+        if written is None and not steps and self.fusion.work[c] >= 2 * SMALLEST:
             families = self.families(rows)
             if families:
                 return self.side_by_side(c, rows, families)
         for order in self.orders(rows, steps) if written is None else [written]:
             try:
-                layouts = self.pieces(rows, order, MOST_PIECES, 2, steps)
+                layouts = self.pieces(rows, order, min(MOST_PIECES, self.fusion.work[c] // SMALLEST), 2, steps)
             except IrregularError:
                 continue
             if written is None:
@@ -633,9 +663,34 @@ def places_of(statement: Statement, order: Integers, with_terms: bool) -> Intege
     return np.concatenate(columns, 1)
 
 
-def roll(tape: Tape) -> Program:
-    """Loop nests that calculate what the tape does; the arrays are x, w and y, and what else it takes."""
+def operations(graph: Graph, classes: Classes) -> Integers:
+    """How many operations each row is, of those that are no leaves, class by class: an addition for each term of a sum
+    but the first, none for an output."""
+    rows, _ = by_operation(classes)
+    additions = np.where(np.isin(graph.op[rows], REDUCTIONS), np.maximum(graph.count[rows] - 1, 1), 1)
+    return np.where(graph.op[rows] == OUTPUT, 0, additions)
+
+
+def nothing_repeats(graph: Graph, classes: Classes) -> bool:
+    """Whether nearly all operations have hardly any like them, and are no sums of many terms either."""
+    rows, _ = by_operation(classes)
+    many = np.diff(classes.start[INPUT + 1 :])
+    alone = (np.repeat(many, many) <= UNROLLED) & (graph.count[rows] <= UNROLLED)
+    own = operations(graph, classes)
+    return bool(4 * own[alone].sum() > 3 * own.sum())
+
+
+def is_straight(scalars: int, operations: int) -> bool:
+    """Whether so many scalar statements among so many operations are better off as one straight line, without loops."""
+    return 2 * scalars > operations or (scalars > MANY_SCALARS and 3 * scalars > operations)
+
+
+def roll(tape: Tape, worthwhile: bool = False) -> Program:
+    """Loop nests that calculate what the tape does; the arrays are x, w and y, and what else it takes.
+
+    `worthwhile` raises a StraightError as soon as it shows that most of it will be in no loop.
+    """
     try:
-        return Roller(tape).run()
+        return Roller(tape, worthwhile=worthwhile).run()
     except IrregularError:
-        return Roller(tape, time_loops=False).run()
+        return Roller(tape, time_loops=False, worthwhile=worthwhile).run()

@@ -52,7 +52,7 @@ OPERATIONS = (*LEAVES, *ARITY, ROW_SUM)  # a row's code is a place in here
 CODE = {op: code for code, op in enumerate(OPERATIONS)}
 CONSTANT, WEIGHT, INPUT = range(3)
 ABSENT = -1  # stands for an operand that an operation does not have
-LONG = 4000  # rows: more become several functions
+LONG = 1000  # rows: more become several functions
 
 
 class TraceError(TypeError):
