@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from micrograd.jit.consing import COMMUTED, IN_ORDER, POWER, SET, SHALLOW, TOLD, Keys, numbered
 from micrograd.jit.graph import CONSTANT, COPY, EXTREMES, INPUT, MUL, POW, REDUCTIONS, SUM, WEIGHT, Graph, edge_owners
 from micrograd.jit.nests import Integers
 from micrograd.jit.tape import ABSENT
 
-SHALLOW = 4  # at most so many operations, one inside the other, from leaves to a term that may be missing in a sum
 UNROLLED = 3  # at most so many terms of a class are written one by one; more are a reduction
 PLACES = 4  # more than an operation has operands
 CUTS = 4  # how often classes are cut by who reads their pieces
@@ -60,65 +59,26 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = (), kind: Int
     """Isomorphism classes, numbered so that each comes after those of its operands; the leaves' are 0, 1 and 2.
 
     The keys are exact, not hashes of what they stand for. That of a sum is the set of its terms' classes, as far as
-    these tell it (`telling`). Sums of one term, which are that plus a number or times one, are not of a class with
+    these tell it (see `consing`). Sums of one term, which are that plus a number or times one, are not of a class with
     longer ones, but for lone ones. The `given` classes come first, some rows and their operation each; whatever their
     operands, these are of one class. Rows of one `kind` are known to be of one class, so that one of them is looked at.
     """
-    of = [0] * (len(graph.op) if kind is None else int(kind.max(initial=0)) + 1)
-    table: dict[Any, int] = {}
-    told: dict[frozenset[int], frozenset[int]] = {}  # what `telling` says of the same classes again and again
+    slot = np.arange(len(graph.op)) if kind is None else kind
+    of = np.zeros(int(slot.max(initial=0)) + 1, np.int64)
     class_op = [CONSTANT, WEIGHT, INPUT]
-    depth = [0] * len(class_op)  # how many operations, one inside the other, it takes
-    unknown = graph.live.copy()
-    unknown[graph.op == COPY] = False
+    depth = [0] * len(class_op)
+    unknown = graph.live & (graph.op > INPUT) & (graph.op != COPY)
+    leaf = graph.op <= INPUT
+    of[slot[leaf]] = graph.op[leaf]
     for rows, o in given:
         unknown[rows] = False
-        for i in rows.tolist():
-            of[i] = len(class_op)
+        of[slot[rows]] = len(class_op)
         class_op.append(o)
         depth.append(SHALLOW + 1)
-    class_of, lone = of.__getitem__, set(np.flatnonzero(graph.lone).tolist())
-    op, start, rows_read = graph.op.tolist(), graph.start.tolist(), graph.operand.tolist()
-    operand, kinds_of_rows = rows_read, range(len(op))
     looked_at = np.flatnonzero(unknown)
     if kind is not None:
-        operand, kinds_of_rows = kind[graph.operand].tolist(), kind.tolist()
         looked_at = np.sort(looked_at[np.unique(kind[looked_at], return_index=True)[1]])
-    for i in looked_at.tolist():
-        o = op[i]
-        if o <= INPUT:
-            of[kinds_of_rows[i]] = o
-            continue
-        first, last = start[i], start[i + 1]
-        key: Any
-        if o == SUM and (last - first > 1 or i in lone):
-            key = kinds = frozenset(map(class_of, operand[first:last]))
-            if len(kinds) > 1 and (key := told.get(kinds)) is None:
-                key = told[kinds] = telling(kinds, depth)
-        elif o in EXTREMES:
-            key = (o, frozenset(map(class_of, operand[first:last])))
-        elif o == POW and op[rows_read[first + 1]] == CONSTANT:
-            key = (POW, of[operand[first]], float(graph.value[rows_read[first + 1]]))
-        elif last - first == 2:
-            x, y = of[operand[first]], of[operand[first + 1]]
-            key = (y << 32 | x if o == MUL and x > y else x << 32 | y) << 6 | o  # the operation tells how many operands
-        elif last - first == 1:
-            key = of[operand[first]] << 6 | o
-        else:
-            key = (o, *map(class_of, operand[first:last]))
-        c = table.get(key)
-        if c is None:
-            c = table[key] = len(class_op)
-            class_op.append(o)
-            deepest = 0
-            for k in operand[first:last]:
-                if depth[of[k]] > deepest:
-                    deepest = depth[of[k]]
-            depth.append(deepest + 1)
-        of[kinds_of_rows[i]] = c
-    classes = np.array(of, np.int64)
-    if kind is not None:
-        classes = classes[kind]
+    classes = numbered(keys(graph, slot), looked_at, of, class_op, depth)[slot]
     if not given and (classes[graph.operand] > classes[edge_owners(graph)]).any():
         classes, class_op = shallow_first(classes, class_op, depth)
         if kind is not None and (classes[graph.operand] > classes[edge_owners(graph)]).any():
@@ -129,15 +89,20 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = (), kind: Int
     return Classes(classes, class_op, members, starts)
 
 
-def telling(kinds: frozenset[int], depth: list[int]) -> frozenset[int]:
-    """The classes of a sum's terms that tell its class: not those that take no more than a few operations on leaves, if
-    others take more, nor leaves, if there are others.
-
-    Where the points of a border stay as they are, they are leaves, and what is next to them would in every step be
-    of a class of its own; and in the next step what is next to that.
-    """
-    told = [c for c in kinds if depth[c] > SHALLOW] or [c for c in kinds if c > INPUT]
-    return frozenset(told) if 0 < len(told) < len(kinds) else kinds
+def keys(graph: Graph, slot: Integers) -> Keys:
+    """How the keys of all rows are made, if the class of each stands in this slot."""
+    op, count = graph.op, graph.count
+    form = np.full(len(op), IN_ORDER)
+    form[op == MUL] = COMMUTED
+    form[(op == SUM) & ((count > 1) | graph.lone)] = TOLD
+    form[np.isin(op, list(EXTREMES))] = SET
+    power = np.zeros(len(op), np.int64)
+    powers = np.flatnonzero(op == POW)
+    exponent = graph.operand[graph.start[powers] + 1]
+    fixed = op[exponent] == CONSTANT
+    form[powers[fixed]] = POWER
+    power[powers[fixed]] = (graph.value[exponent[fixed]] + 0.0).view(np.int64)  # 0.0 for -0.0
+    return Keys(form, op, graph.start, slot[graph.operand], slot, power)
 
 
 def shallow_first(classes: Integers, class_op: list[int], depth: list[int]) -> tuple[Integers, list[int]]:

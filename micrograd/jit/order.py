@@ -33,7 +33,7 @@ def ranks(roots: Iterable[Any], values: Iterable[Value]) -> dict[Value, int]:
     values = list(dict.fromkeys(values))
     missing = set(values)
     order: list[Value] = []
-    for v in reachable(roots, LEAST + PATIENCE * len(values)):
+    for v in reachable(roots, LEAST + PATIENCE * len(values)) if missing else ():
         if v in missing:
             missing.remove(v)
             order.append(v)
