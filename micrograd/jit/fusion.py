@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from micrograd.jit.lookups import scatters
 from micrograd.jit.nests import (
     Access,
     AffineMap,
@@ -25,7 +26,7 @@ from micrograd.jit.nests import (
     changed_access,
     changed_mask,
 )
-from micrograd.jit.sequential import accesses, names_written, nest_accesses, sums
+from micrograd.jit.sequential import accesses, gathers, names_written, nest_accesses, sums
 
 MOST_FUSED = 12  # nests in a group
 MOST_PLAIN = 200  # nests without sums in a group
@@ -93,17 +94,20 @@ class Fusion:
     def __init__(self, nest: Nest):
         self.nests: list[Nest] = []
         self.written: dict[str, list[Access]] = {}  # by array, where it is written
-        self.has_sums = False
+        self.has_sums = self.scatters = False
         self.add(nest)
 
     def add(self, nest: Nest) -> None:
         self.nests.append(nest)
         self.written.setdefault(nest.destination.array, []).append(nest.destination)
         self.has_sums = self.has_sums or any(True for _ in sums(nest.body))
+        self.scatters = self.scatters or bool(scatters(nest))
 
     def takes(self, nest: Nest) -> bool:
         """Whether a nest reads what the others write, and that only where it has just been written, outside of sums.
-        Without sums, it need not read any of it: then one loop costs less than two."""
+        Without sums, it need not read any of it: then one loop costs less than two. What scatters is alone."""
+        if self.scatters or scatters(nest):
+            return False
         own = list(sums(nest.body))
         plain = not own and not self.has_sums
         if len(self.nests) >= (MOST_PLAIN if plain else MOST_FUSED):
@@ -112,10 +116,13 @@ class Fusion:
         if again and len(self.written) < len(self.nests) and nest.destination.array != "y":
             return False
         inside = {id(access) for reduction in own for access in accesses(reduction)}
+        gathered = {id(access) for gather in gathers(nest.body) for access in accesses(gather)}
         reads = False
         for access in accesses(nest.body):
             made = self.written.get(access.array)
             if made:
+                if id(access) in gathered and not access.map.strides[-1]:
+                    access = Access(access.array, AffineMap(access.map.offset, access.map.strides[:-1]), access.gather)
                 if id(access) in inside or len(made) > 1 or access != made[0]:
                     return False
                 reads = True
@@ -163,7 +170,7 @@ def sums_collapsed(x: Expression) -> Expression:
     """The expression, with neighbouring dimensions of its sums made one where all maps in it allow that."""
     if isinstance(x, Apply):
         return Apply(x.op, tuple(sums_collapsed(operand) for operand in x.operands))
-    if not isinstance(x, Sum):
+    if not isinstance(x, Sum) or any(gathers(x)):
         return x
     d = 0
     while d + 1 < len(x.domain.extents):

@@ -10,14 +10,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from micrograd.jit.groups import Group, Target
+from micrograd.jit.lookups import one_hot, scatters, varies
 from micrograd.jit.nests import Access, AffineMap, Apply, Constant, Expression, Nest, Sum
-from micrograd.jit.sequential import accesses, sums
+from micrograd.jit.sequential import accesses, gathers, sums
 
 REUSE = 4  # how often a number is to be read for a copy of it to pay
 STRIDED = 1.5  # what a number costs that is loaded into one lane
 WEIGHTS = {"div": 4, "sqrt": 6, "pow": 60, "sin": 25, "cos": 25, "erf": 30, "log": 20, "exp": 14}  # beside an addition
 WEIGHTS |= {"tanh": 20, "sigmoid": 20, "softplus": 35}
 ROOT = 10  # of a small power
+PLACE = 8  # what it takes to make an index an address within its array
+GATHERED = 1.5  # what a number costs that is loaded into one lane from a calculated address
 
 
 def work(x: Expression) -> float:
@@ -25,7 +28,9 @@ def work(x: Expression) -> float:
     if isinstance(x, Apply):
         own = ROOT if x.op == "pow" and small_exponent(x) is not None else WEIGHTS.get(x.op, 1)
         return own + sum(work(operand) for operand in x.operands)
-    return work(x.body) + 1 if isinstance(x, Sum) else 0.0
+    if not isinstance(x, Sum):
+        return 0.0
+    return work(x.body) + (PLACE if x.is_gather else 1)
 
 
 def small_exponent(x: Apply) -> float | None:
@@ -59,6 +64,30 @@ def lanes(nests: Sequence[Nest], outer: int, turns: int, within: frozenset[Acces
     return min(choices, key=lambda choice: choice[0])[1]
 
 
+def scattered(nest: Nest, outer: int, turns: int, target: Target) -> Group:
+    """A nest that scatters. Its lanes are the numbers that one index has added to another row of the array; if it adds
+    but one, there are none, and its vectors are of indices."""
+    extents, hot = nest.domain.extents, [one_hot(part.body) for part in scatters(nest)]
+    along = None
+    for d, (n, stride) in enumerate(zip(extents, nest.destination.map.strides[outer:])):
+        if n > 1 and stride == 1 and not any(varies(x.index, outer + d) or x.dimension == outer + d for x in hot):
+            along = d
+    if along is None:
+        return Group((nest,), outer, turns, width=target.width)
+    return Group((nest,), outer, turns, lanes=along, width=vector_width(extents[along], target))
+
+
+def scatter_cost(group: Group) -> float:
+    """A rough number of cycles for a group that scatters."""
+    points = math.prod(group.extents)
+    total = points / group.width
+    for part in scatters(group.nests[0]):
+        added = part.domain.size * points / group.extents[one_hot(part.body).dimension - group.outer]
+        vectors = 1 if group.lanes is None else group.width
+        total += added * (PLACE + work(part.body)) / vectors
+    return total
+
+
 def vector_width(n: int, target: Target) -> int:
     """So many lanes for n points: those of a register, or fewer where that leaves most of them empty."""
     width = target.width
@@ -69,6 +98,8 @@ def vector_width(n: int, target: Target) -> int:
 
 def cost(group: Group, target: Target) -> float:
     """A rough number of cycles."""
+    if scatters(group.nests[0]):
+        return scatter_cost(group)
     extents, outer = group.extents, group.outer
     total = 0.0
     iterations = float(math.prod(extents))
@@ -85,6 +116,7 @@ def cost(group: Group, target: Target) -> float:
             k = outer + group.lanes
             once += store_cost(nest.destination, k, group.width)
             once += sum(load_cost(a, k, group, ()) for a in accesses(nest.body) if id(a) not in inside)
+            once += gather_cost(nest.body, k, group.width)
         else:
             once += 1 + sum(1 for a in accesses(nest.body) if id(a) not in inside)
         total += ends * once
@@ -134,6 +166,16 @@ def load_cost(
     if blocked and copies and not group.across and packable(access, group, inner):
         return shared + STRIDED * 0.3 * group.width / reuse(access, group, inner)
     return STRIDED * group.width
+
+
+def gather_cost(x: Expression, k: int, width: int) -> float:
+    """What it costs beside plain loads that numbers come from a place of its own for each lane along stride k."""
+    total = 0.0
+    for gather in gathers(x):
+        hot = one_hot(gather.body)
+        if varies(hot.index, k):
+            total += GATHERED * width * sum(bool(access.map.strides[hot.dimension]) for access in accesses(hot.value))
+    return total
 
 
 def store_cost(access: Access, k: int, width: int) -> float:

@@ -113,7 +113,11 @@ class Domain:
 @dataclass(frozen=True)
 class Sum:
     """The sum of `body` over the points of a domain of its own: a reduction; of a product, a contraction. Where `op` is
-    "maximum" or "minimum", that in place of the sum."""
+    "maximum" or "minimum", that in place of the sum.
+
+    A "gather" or a "scatter" is the sum of a body in which a select on an index leaves one of many terms, as `lookups`
+    finds them: it need not be calculated as a sum, and may have a domain without dimensions, a single term.
+    """
 
     domain: Domain
     body: Expression
@@ -122,7 +126,12 @@ class Sum:
     @property
     def unchanged(self) -> float:
         """The number with which the operation changes nothing: the sum of no terms."""
-        return {"add": 0.0, "maximum": -math.inf, "minimum": math.inf}[self.op]
+        return {"maximum": -math.inf, "minimum": math.inf}.get(self.op, 0.0)
+
+    @property
+    def is_gather(self) -> bool:
+        """Whether a single number is meant, which is found by its address."""
+        return self.op == "gather"
 
 
 Expression: TypeAlias = "Access | Constant | Apply | Sum"
@@ -402,7 +411,7 @@ def bare_text(x: Expression, names: Sequence[str]) -> tuple[str, int]:
     if isinstance(x, Sum):
         own = names_of(len(x.domain.extents), INNER, len(set(names) & set(INNER)))
         inside = [*names, *own]
-        name = {"add": "sum", "maximum": "max", "minimum": "min"}[x.op]
+        name = {"add": "sum", "maximum": "max", "minimum": "min"}.get(x.op, x.op)
         return f"{name}_{{{domain_text(x.domain, own, inside)}}} {text(x.body, inside, 2)}", 1
     if x.op in INFIX:
         sign, tightness = INFIX[x.op]
@@ -487,7 +496,7 @@ def evaluate(x: Expression, point: Sequence[Integers], dimensions: int, arrays: 
         inside, owner = points(x.domain, point[:dimensions], arrays)
         values = evaluate(x.body, inside, dimensions + len(x.domain.extents), arrays)
         result = np.full(len(point[0]), x.unchanged)
-        {"add": np.add, "maximum": np.maximum, "minimum": np.minimum}[x.op].at(result, owner, values)
+        {"maximum": np.maximum, "minimum": np.minimum}.get(x.op, np.add).at(result, owner, values)
     else:
         result = NUMPY[x.op](*[evaluate(a, point, dimensions, arrays) for a in x.operands])
     return result

@@ -69,6 +69,7 @@ class Code:
         from micrograd.jit.explain import operations
         from micrograd.jit.groups import Target
         from micrograd.jit.inplace import apart
+        from micrograd.jit.lookups import looked_up
         from micrograd.jit.nests import Block
         from micrograd.jit.roll import StraightError, is_straight, roll
         from micrograd.jit.schedule import schedule
@@ -79,6 +80,7 @@ class Code:
             return None, None
         if self.widened is not None:
             loops = self.widened(loops)
+        loops = looked_up(loops)
         scalars = sum(len(item.ops) for item in loops.items if isinstance(item, Block))
         if all(isinstance(item, Block) for item in loops.items):
             return loops, None

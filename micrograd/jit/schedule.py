@@ -28,7 +28,8 @@ from micrograd.jit.blocking import blocked
 from micrograd.jit.fusion import collapsed, fused, sums_collapsed
 from micrograd.jit.groups import Bools, Group, Item, Pack, Schedule, Steps, Target
 from micrograd.jit.inline import constants_first, inlined
-from micrograd.jit.lanes import boxed, cost, lanes, packable
+from micrograd.jit.lanes import boxed, cost, lanes, packable, scattered
+from micrograd.jit.lookups import scatters
 from micrograd.jit.nests import Access, AffineMap, Apply, Array, Block, Expression, Integers, Loop, Nest, Program, Sum
 from micrograd.jit.sequential import FARTHEST, accumulated, expanded, lag, names_written, nest_accesses, place_of
 
@@ -54,7 +55,7 @@ class Packer:
             if isinstance(x, Apply):
                 return Apply(x.op, tuple(change(operand, inner) for operand in x.operands))
             if isinstance(x, Sum):
-                return x if x.domain.mask is not None else replace(x, body=change(x.body, x.domain.extents))
+                return x if x.domain.mask is not None or x.is_gather else replace(x, body=change(x.body, x.domain.extents))
             if not isinstance(x, Access) or x.array in made:
                 return x
             assert group.lanes is not None
@@ -161,6 +162,8 @@ class Scheduler:
         return frozenset(found)
 
     def group(self, nests: Sequence[Nest], outer: int, turns: int, written: frozenset[str]) -> tuple[Group, list[Pack]]:
+        if scatters(nests[0]):
+            return scattered(nests[0], outer, turns, self.target), []
         nests = [Nest(nest.domain, nest.destination, sums_collapsed(nest.body)) for nest in collapsed(nests, outer)]
         group, packs = self.packer.packed(lanes(nests, outer, turns, self.within(nests, outer), self.target), written)
         return blocked(group, self.target), packs

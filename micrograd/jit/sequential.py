@@ -60,12 +60,24 @@ def accesses(x: Expression) -> Iterator[Access]:
 
 
 def sums(x: Expression) -> Iterator[Sum]:
-    """The reductions in an expression, outermost ones."""
+    """The reductions in an expression, outermost ones; a gather is none."""
     if isinstance(x, Sum):
-        yield x
+        if not x.is_gather:
+            yield x
     elif isinstance(x, Apply):
         for operand in x.operands:
             yield from sums(operand)
+
+
+def gathers(x: Expression) -> Iterator[Sum]:
+    """The gathers in an expression, those in its sums included."""
+    if isinstance(x, Sum):
+        if x.is_gather:
+            yield x
+        yield from gathers(x.body)
+    elif isinstance(x, Apply):
+        for operand in x.operands:
+            yield from gathers(operand)
 
 
 def nest_accesses(nest: Nest) -> Iterator[Access]:
@@ -127,12 +139,12 @@ def is_small(nest: Nest) -> bool:
 def scalars(nest: Nest, arrays: Mapping[str, Array]) -> Iterator[Nest]:
     """A statement for each point of a nest; what tables hold there is written into it."""
     many = len(nest.domain.extents)
+    outer = len(nest.destination.map.strides) - many
     for point in itertools.product(*map(range, nest.domain.extents)):
 
         def fixed(m: AffineMap, point: tuple[int, ...] = point) -> AffineMap:
-            outer = len(m.strides) - many
             shift = sum(stride * k for stride, k in zip(m.strides[outer:], point))
-            return AffineMap(m.offset + shift, m.strides[:outer])
+            return AffineMap(m.offset + shift, m.strides[:outer] + m.strides[outer + many :])
 
         yield Nest(Domain(), changed_access(nest.destination, fixed), folded(changed(nest.body, fixed), arrays))
 

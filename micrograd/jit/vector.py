@@ -26,6 +26,7 @@ from micrograd.jit import elementary
 from micrograd.jit.emit import MLIR, Emitted, integer_power, literal
 from micrograd.jit.groups import Group, Item, Pack, Schedule, Steps
 from micrograd.jit.lanes import small_exponent
+from micrograd.jit.lookups import OneHot, one_hot, progression, scatters, varies
 from micrograd.jit.nests import Access, AffineMap, Apply, Array, Block, Constant, Domain, Expression, Nest, Sum
 from micrograd.jit.schedule import used_by
 from micrograd.jit.sequential import sums
@@ -105,6 +106,12 @@ class Typed:
         of = f"{self.truth}, " if self.truth != "i1" else ""
         return self.add(f"arith.select {condition}, {a}, {b} : {of}{self.t}")
 
+    def chosen(self, found: str, x: str, each: bool) -> str:
+        """x, or 0; for each lane by a truth of its own, or for all by one."""
+        if each:
+            return self.select(found, x, self.constant(0.0))
+        return self.add(f"arith.select {found}, {x}, {self.constant(0.0)} : {self.t}")
+
 
 def whole_power(m: Typed, x: str, n: int) -> str:
     return integer_power(m, x, n)  # type: ignore[arg-type]  # it only needs op() and constant()
@@ -140,6 +147,7 @@ class Function:
         self.box: tuple[int, ...] = ()  # the extents of all coordinates
         self.globals: dict[str, Array] = {}
         self.views: dict[str, str] = {}  # the names of arrays in the scratch memory
+        self.spread: dict[str, int] = {}  # vectors of values that a coordinate has, and the number of that
         self.silent: frozenset[str] = frozenset()  # arrays that are not written, for nobody reads them from memory
         self.tile = 1
         self.called: set[str] = set()  # operations that scalar code calls a function for, at present
@@ -332,6 +340,9 @@ class Function:
         k, t = lanes.axis, self.type(lanes)
         stride = access.map.strides[k]
         gathers = access.gather is not None and access.gather.map.strides[k] != 0
+        for place, d in self.spread.items():
+            if d < len(access.map.strides) and access.map.strides[d]:
+                return self.load_each(access, at, lanes, place)
         if (known := self.known(self.key(access, at, lanes))) is not None:
             return known
         if not gathers and stride == 1:
@@ -344,6 +355,29 @@ class Function:
         parts = [self.load_scalar(access, self.moved(at, k, q)) for q in range(lanes.count)]
         parts += [self.constant(0.0, self.element)] * (lanes.width - lanes.count)
         return self.add(f"vector.from_elements {', '.join(parts)} : {t}")
+
+    def load_each(self, access: Access, at: Point, lanes: Lanes, place: str) -> str:
+        """Load a number for each lane from where a coordinate, of which each has its own, tells."""
+        strides, d, t = access.map.strides, self.spread[place], self.type(lanes)
+        addresses = self.scaled(place, strides[d], lanes)
+        if along := strides[lanes.axis]:
+            steps = ", ".join(str(along * min(q, lanes.count - 1)) for q in range(lanes.width))
+            steps = self.add(f"arith.constant dense<[{steps}]> : vector<{lanes.width}xi32>")
+            addresses = self.add(f"arith.addi {addresses}, {steps} : vector<{lanes.width}xi32>")
+        base = self.index(AffineMap(access.map.offset, (*strides[:d], 0, *strides[d + 1 :])), at)
+        memory, of = self.memory(access.array)
+        mask = self.booleans([True] * lanes.width) if self.guard is None or self.safe(access) else self.guard
+        types = f"{of}, vector<{lanes.width}xi32>, vector<{lanes.width}xi1>, {t} into {t}"
+        zero = self.constant(0.0, t)
+        return self.add(
+            f"vector.gather {memory}[{base}] [{addresses}], {mask}, {zero} : {types}", self.least(access)
+        )
+
+    def scaled(self, places: str, stride: int, lanes: Lanes) -> str:
+        """A vector of integers, multiplied."""
+        t = f"vector<{lanes.width}xi32>"
+        factor = self.add(f"arith.constant dense<{stride}> : {t}") if stride != 1 else ""
+        return self.add(f"arith.muli {places}, {factor} : {t}") if factor else places
 
     def known(self, expression: str) -> str | None:
         """The value of an expression that has been calculated, or of an element that has been stored."""
@@ -444,6 +478,8 @@ class Function:
         if isinstance(x, Constant):
             return False
         if isinstance(x, Access):
+            if any(d < len(x.map.strides) and x.map.strides[d] for d in self.spread.values()):
+                return True
             return bool(x.map.strides[axis]) or x.gather is not None and bool(x.gather.map.strides[axis])
         if isinstance(x, Sum):
             return True
@@ -458,7 +494,7 @@ class Function:
         if isinstance(x, Constant):
             return self.constant(x.value, t)
         if isinstance(x, Sum):
-            return self.reduced[id(x), at]
+            return self.gathered(x, at, lanes) if x.is_gather else self.reduced[id(x), at]
         if lanes is not None and not self.varies(x, lanes.axis):
             return self.add(f"vector.broadcast {self.number(x, at, None)} : {self.element} to {t}")
         if isinstance(x, Access):
@@ -467,6 +503,151 @@ class Function:
             truths = "i1" if lanes is None else f"vector<{lanes.width}xi1>"
             return self.add(f"arith.uitofp {self.truth(x, at, lanes)} : {truths} to {t}")
         return self.operation(x, at, lanes)
+
+    # Lookups
+
+    def gathered(self, x: Sum, at: Point, lanes: Lanes | None) -> str:
+        """The one term of a sum that an index selects, or 0."""
+        hot = one_hot(x.body)
+        self.box += x.domain.extents
+        own = lanes if lanes is not None and varies(hot.index, lanes.axis) else None
+        place, found = self.place(hot, (*at, ("", 0)), own)
+        with self.at_place(hot, (*at, ("", 0)), place, own) as there:
+            value = self.number(hot.value, there, lanes)
+        self.box = self.box[:-1]
+        return Typed(self, self.type(lanes)).chosen(found, value, own is not None)
+
+    def place(self, hot: OneHot, at: Point, lanes: Lanes | None) -> tuple[str, str]:
+        """Which of its places an index points at, as an integer: one of them in any case, and whether it is right."""
+        many = progression(hot.places, self.box[hot.dimension], self.schedule.arrays)
+        assert many is not None
+        m = Typed(self, self.type(lanes))
+        integers = "i32" if lanes is None else f"vector<{lanes.width}xi32>"
+        index = self.number(hot.index, at, lanes)
+        low, high = (m.constant(float(end)) for end in many.ends)
+        kept = m.select(m.compare("ogt", index, low), index, low)  # nan becomes the lowest
+        kept = m.select(m.compare("olt", kept, high), kept, high)
+        if many.first:
+            kept = m.op("arith.subf", kept, m.constant(float(many.first)))
+        if many.step != 1:
+            kept = m.op("arith.divf", kept, m.constant(float(many.step)))
+        place = self.add(f"arith.fptosi {kept} : {m.t} to {integers}")
+        back = self.add(f"arith.sitofp {place} : {integers} to {m.t}")
+        if many.step != 1:
+            back = m.op("arith.mulf", back, m.constant(float(many.step)))
+        if many.first:
+            back = m.op("arith.addf", back, m.constant(float(many.first)))
+        return place, m.compare("oeq", back, index)
+
+    @contextmanager
+    def at_place(self, hot: OneHot, at: Point, place: str, lanes: Lanes | None) -> Iterator[Point]:
+        """The point at which the coordinate of an index is what it points at: for a time, if each lane has its own."""
+        d = hot.dimension
+        if lanes is not None:
+            self.spread[place] = d
+            yield (*at[:d], (place, 0), *at[d + 1 :])
+            del self.spread[place]
+        else:
+            yield (*at[:d], (self.add(f"arith.index_cast {place} : i32 to index"), 0), *at[d + 1 :])
+
+    def scatter(self, group: Group) -> None:
+        """Zeros, to which one term after the other is added at the place of an index."""
+        (nest,) = group.nests
+        self.box = group.extents
+        self.clear(nest.destination, nest.domain.size)
+        for part in scatters(nest):
+            hot = one_hot(part.body)
+            self.box = (*group.extents, *part.domain.extents)
+            along = group.lanes
+            axes = [d for d in range(len(self.box)) if d not in (hot.dimension, along)]
+            if along is None and axes:
+                along = axes.pop()
+            self.added(group, nest, hot, axes, along, (("", 0),) * len(self.box))
+
+    def clear(self, destination: Access, size: int) -> None:
+        """Write zeros to so many elements that stand side by side."""
+        width = self.schedule.target.width
+        memory, of = self.memory(destination.array)
+
+        def body(c: Coordinate, _: list[str], count: int = width) -> list[str]:
+            lanes = Lanes(0, width, count)
+            index = self.index(AffineMap(destination.map.offset, (1,)), (c,))
+            self.store_contiguous(self.constant(0.0, self.type(lanes)), memory, of, index, lanes)
+            return []
+
+        main = size // width * width
+        self.iterate(0, main, width, [], [], body)
+        if size > main:
+            body(("", main), [], size - main)
+
+    def added(self, group: Group, nest: Nest, hot: OneHot, axes: Sequence[int], along: int | None, at: Point) -> None:
+        """Loops over some of the coordinates, and in them, along another one, what is added."""
+        if axes:
+            d, *rest = axes
+
+            def loop(c: Coordinate, _: list[str]) -> list[str]:
+                self.added(group, nest, hot, rest, along, (*at[:d], c, *at[d + 1 :]))
+                return []
+
+            self.iterate(0, self.box[d], 1, [], [], loop)
+            return
+        if along is None:
+            self.add_row(nest, hot, at, None)
+            return
+        axis, width = along, group.width
+        add = self.add_row if group.lanes is not None else self.add_each
+
+        def body(c: Coordinate, _: list[str], count: int = width) -> list[str]:
+            add(nest, hot, (*at[:axis], c, *at[axis + 1 :]), Lanes(axis, width, count))
+            return []
+
+        n = self.box[axis]
+        main = n // width * width
+        if main:
+            self.iterate(0, main, width, [], [], body)
+        if n > main:
+            body(("", main), [], n - main)
+
+    def add_row(self, nest: Nest, hot: OneHot, at: Point, lanes: Lanes | None) -> None:
+        """Add a number, or vector of them, at the place of one index."""
+        place, found = self.place(hot, at, None)
+        with self.at_place(hot, at, place, None) as there:
+            x = Typed(self, self.type(lanes)).chosen(found, self.number(hot.value, there, lanes), False)
+        memory, of = self.memory(nest.destination.array)
+        index = self.index(nest.destination.map, there)
+        if lanes is None:
+            self.add_at(x, memory, of, index)
+            return
+        t, old, new = self.type(lanes), self.inner_name(), self.inner_name()
+        if lanes.count == lanes.width:
+            self.line(f"{old} = vector.load {memory}[{index}] : {of}, {t}")
+        else:
+            truths, zero = self.partial(lanes), self.constant(0.0, t)
+            masks = f"{of}, vector<{lanes.width}xi1>, {t} into {t}"
+            self.line(f"{old} = vector.maskedload {memory}[{index}], {truths}, {zero} : {masks}")
+        self.line(f"{new} = arith.addf {old}, {x} : {t}")
+        self.store_contiguous(new, memory, of, index, lanes)
+
+    def add_each(self, nest: Nest, hot: OneHot, at: Point, lanes: Lanes) -> None:
+        """Add the lanes of a vector, one after the other, each at the place of its own index."""
+        place, found = self.place(hot, at, lanes)
+        with self.at_place(hot, at, place, lanes) as there:
+            x = Typed(self, self.type(lanes)).chosen(found, self.number(hot.value, there, lanes), True)
+        memory, of = self.memory(nest.destination.array)
+        d, t = hot.dimension, self.type(lanes)
+        for q in range(lanes.count):
+            own = self.add(f"vector.extract {place}[{q}] : i32 from vector<{lanes.width}xi32>")
+            own = self.add(f"arith.index_cast {own} : i32 to index")
+            part = self.add(f"vector.extract {x}[{q}] : {self.element} from {t}")
+            point = self.moved((*at[:d], (own, 0), *at[d + 1 :]), lanes.axis, q)
+            self.add_at(part, memory, of, self.index(nest.destination.map, point))
+
+    def add_at(self, x: str, memory: str, of: str, index: str) -> None:
+        """Add to an element of an array."""
+        old, new = self.inner_name(), self.inner_name()
+        self.line(f"{old} = memref.load {memory}[{index}] : {of}")
+        self.line(f"{new} = arith.addf {old}, {x} : {self.element}")
+        self.line(f"memref.store {new}, {memory}[{index}] : {of}")
 
     def operation(self, x: Apply, at: Point, lanes: Lanes | None) -> str:
         m = Typed(self, self.type(lanes))
@@ -764,6 +945,9 @@ class Function:
 
     def group(self, group: Group) -> None:
         """The loops of a group, block by block."""
+        if scatters(group.nests[0]):
+            self.scatter(group)
+            return
         outer = tuple(counter for counter, _ in self.counters)
         self.box = tuple(n for _, n in self.counters) + group.extents
         written = frozenset(nest.destination.array for nest in group.nests)
