@@ -37,6 +37,7 @@ from micrograd.jit.rows import Axis, RowOutput, Source
 from micrograd.jit.trace import Trace
 
 STREAMED = 1 << 22  # bytes: results that are larger will not be read from a cache
+IN_CACHE = 1 << 15  # numbers that are looked at together, lest what is found out about all of them take fresh memory
 FAR = 256  # bytes: what several threads write lies so far apart, for memory is fetched by more than a line
 CHUNKS, SEGMENTS = 16, 64  # of a segment at least, and of a call at most
 
@@ -328,6 +329,9 @@ def shaped(result: Any, output: RowOutput) -> Any:
 
 def check_indices(numbers: Any, length: int, line: str) -> None:
     """IndexError unless all are indices of so many things."""
-    fit = (numbers == np.floor(numbers)) & (numbers >= -length) & (numbers < length)
-    if not fit.all():
-        native.check_index(float(numbers[~fit][0]), length, line)
+    flat = numbers.reshape(-1)
+    for start in range(0, len(flat), IN_CACHE):
+        part = flat[start : start + IN_CACHE]
+        fit = (part == np.floor(part)) & (part >= -length) & (part < length)
+        if not fit.all():
+            native.check_index(float(part[~fit][0]), length, line)

@@ -576,7 +576,8 @@ class Function:
             return []
 
         main = size // width * width
-        self.iterate(0, main, width, [], [], body)
+        if main:
+            self.iterate(0, main, width, [], [], body)
         if size > main:
             body(("", main), [], size - main)
 
