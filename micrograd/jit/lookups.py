@@ -4,12 +4,13 @@ What comes in: a `Program` in which indexing by data is what `indexing` made of 
 be at, of which each counts if the index is its place. What goes out: the same, with what is the product of something
 with such a one-hot vector marked for the next stages as
 
-    gather     sum_{r<1000} where(x[0] == c0[r], w[r], 0)      is w at x[0], if that is a place in it, else 0
-    scatter    sum_{r<256} where(x[r] == c0[i], v[r], 0)       for all i<1000: zeros, to which each v[r] is added at x[r]
+    gather     sum_{r<1000} where(x[0] == c0[r], w[r], 0)    is w at x[0], if that is a place in it, else 0
+    scatter    sum_{r<256} where(x[r] == c0[i], v[r], 0)     for all i: zeros, to which each v[r] is added at x[r]
 
     >>> from micrograd.jit.nests import AffineMap
     >>> places = Array("c0", "table", 40, np.arange(40.0))
-    >>> arrays = {a.name: a for a in (places, Array("x", "input", 1), Array("w", "weight", 40), Array("y", "output", 1))}
+    >>> others = Array("x", "input", 1), Array("w", "weight", 40), Array("y", "output", 1)
+    >>> arrays = {array.name: array for array in (places, *others)}
     >>> hot = Apply("eq", (Access("x", AffineMap(0, (0,))), Access("c0", AffineMap(0, (1,)))))
     >>> body = Sum(Domain((40,)), Apply("where", (hot, Access("w", AffineMap(0, (1,))), Constant(0.0))))
     >>> print(looked_up(Program(arrays, [Nest(Domain(), Access("y", AffineMap(0)), body)])))
@@ -25,8 +26,9 @@ A marked sum is still written as that sum, and means it. What is no place at all
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +48,7 @@ from micrograd.jit.nests import (
     changed,
     linear,
 )
-from micrograd.jit.sequential import accesses, names_read
+from micrograd.jit.sequential import accesses, names_read, names_written
 
 FEWEST = 16  # places: among fewer, comparing them all is as quick
 FEWEST_ADDED = 4  # terms that are worth an array of zeros to add them to
@@ -108,8 +110,10 @@ def one_hot(x: Expression) -> OneHot:
     """The body of a gather or a scatter, taken apart."""
     assert isinstance(x, Apply)
     hot, value, _ = x.operands
-    assert isinstance(hot, Apply) and isinstance(hot.operands[1], Access)
-    return OneHot(hot.operands[0], hot.operands[1], value)
+    assert isinstance(hot, Apply)
+    index, places = hot.operands
+    assert isinstance(places, Access)
+    return OneHot(index, places, value)
 
 
 def scatters(nest: Nest) -> list[Sum]:
@@ -120,6 +124,29 @@ def scatters(nest: Nest) -> list[Sum]:
     if not isinstance(body, Sum) or body.op != "scatter":
         return []
     return [part for part in addends(nest.body) if isinstance(part, Sum)]
+
+
+def nests_within(
+    items: Iterable[Nest | Block | Loop], around: tuple[int, ...] = ()
+) -> Iterator[tuple[Nest, tuple[int, ...]]]:
+    """Every nest, and the extents of the loops it is in."""
+    for item in items:
+        if isinstance(item, Loop):
+            yield from nests_within(item.items, (*around, item.extent))
+        elif isinstance(item, Nest):
+            yield item, around
+
+
+def without(items: Iterable[Any], unread: set[str]) -> list[Any]:
+    """The items without the nests that write these arrays, and loops in which nothing else is."""
+    kept: list[Any] = []
+    for item in items:
+        if isinstance(item, Loop):
+            inside = without(item.items, unread)
+            kept += [Loop(item.extent, tuple(inside))] if inside else []
+        elif not isinstance(item, Nest) or item.destination.array not in unread:
+            kept.append(item)
+    return kept
 
 
 def addends(x: Expression) -> Iterator[Expression]:
@@ -165,27 +192,23 @@ class Lookups:
         items = [part for item in self.items for part in self.item(item, ())]
         read = {name for item in items for name in names_read(item)}
         unread = {name for name in self.comparisons if name not in read}
-        items = [item for item in items if not isinstance(item, Nest) or item.destination.array not in unread]
+        items = without(items, unread)
         return Program({name: array for name, array in self.arrays.items() if name not in unread}, items)
 
-    def kept_comparisons(self) -> dict[str, Nest]:
-        """The nests that compare something with places, by the array that they keep that in."""
-        writers: dict[str, list[Nest | None]] = {}
-        for item in self.items:
-            for part in [item] if isinstance(item, Nest) else []:
-                writers.setdefault(part.destination.array, []).append(part)
-            if isinstance(item, Loop):
-                for inner in item.items:
-                    if isinstance(inner, Nest):
-                        writers.setdefault(inner.destination.array, []).append(None)
+    def kept_comparisons(self) -> dict[str, tuple[Nest, tuple[int, ...]]]:
+        """The nests that compare something with places, and the extents of the loops they are in, by the array that
+        they keep that in."""
+        writers: dict[str, list[tuple[Nest, tuple[int, ...]]]] = {}
+        blocks = {name for item in self.items if isinstance(item, Block) for name in names_written(item)}
+        for nest, around in nests_within(self.items):
+            writers.setdefault(nest.destination.array, []).append((nest, around))
         found = {}
-        for name, nests in writers.items():
-            nest = nests[0]
-            if len(nests) > 1 or nest is None or self.arrays[name].kind != "temporary" or nest.domain.mask is not None:
+        for name, ((nest, around), *others) in writers.items():
+            if others or name in blocks or self.arrays[name].kind != "temporary" or nest.domain.mask is not None:
                 continue
-            if nest.destination.gather is None and isinstance(nest.body, Apply) and nest.body.op == "eq":
-                if plain(nest.body) and all(stride > 0 for stride in nest.destination.map.strides):
-                    found[name] = nest
+            to, compares = nest.destination, isinstance(nest.body, Apply) and nest.body.op == "eq"
+            if compares and plain(nest.body) and to.gather is None and all(stride > 0 for stride in to.map.strides):
+                found[name] = nest, around
         return found
 
     def item(self, item: Nest | Block | Loop, around: tuple[int, ...]) -> Iterator[Nest | Block | Loop]:
@@ -210,7 +233,7 @@ class Lookups:
         if not isinstance(otherwise, Constant) or otherwise.value != 0:
             return None
         if isinstance(condition, Access) and condition.array in self.comparisons:
-            condition = element(self.comparisons[condition.array], condition, extents) or condition
+            condition = element(*self.comparisons[condition.array], condition, extents) or condition
         if not isinstance(condition, Apply) or condition.op != "eq":
             return None
         for index, places in (condition.operands, condition.operands[::-1]):
@@ -268,10 +291,7 @@ class Lookups:
 
     def separated(self, x: Expression, nest: Nest, before: list[Nest]) -> Expression:
         """An expression that reads what the nests `before`, to which some may be added, have added up."""
-        if not isinstance(x, Apply):
-            hot = [(1.0, x)] if isinstance(x, Sum) else []
-        else:
-            hot = list(terms(x))
+        hot: list[tuple[float, Expression]] = list(terms(x)) if isinstance(x, (Apply, Sum)) else []
         extents = nest.domain.extents
         for d in sorted(range(len(extents)), key=lambda d: -extents[d]):
             parts, rest = self.along(d, hot, extents)
@@ -334,9 +354,9 @@ def row_map(d: int, nest: Nest) -> AffineMap:
     return AffineMap(0, tuple(places))
 
 
-def element(maker: Nest, access: Access, extents: Sequence[int]) -> Expression | None:
-    """What a nest calculates for the element that is read within coordinates of these extents; None if the element's
-    address does not tell at which of its points that is."""
+def element(maker: Nest, around: tuple[int, ...], access: Access, extents: Sequence[int]) -> Expression | None:
+    """What a nest, in loops of the extents `around`, calculates for an element that is read within coordinates of other
+    extents; None if the element's address does not tell at which of its points that is."""
     strides = maker.destination.map.strides
     order = sorted(range(len(strides)), key=lambda d: -strides[d])
 
@@ -352,7 +372,7 @@ def element(maker: Nest, access: Access, extents: Sequence[int]) -> Expression |
     start = coordinates(access.map.offset - maker.destination.map.offset)
     if access.gather is not None or not all([start, *moves]):
         return None
-    for d, n in enumerate(maker.domain.extents):
+    for d, n in enumerate((*around, *maker.domain.extents)):
         low = start[d] + sum(min(0, move[d] * (m - 1)) for move, m in zip(moves, extents))
         high = start[d] + sum(max(0, move[d] * (m - 1)) for move, m in zip(moves, extents))
         if low < 0 or high >= n:

@@ -55,7 +55,8 @@ class Packer:
             if isinstance(x, Apply):
                 return Apply(x.op, tuple(change(operand, inner) for operand in x.operands))
             if isinstance(x, Sum):
-                return x if x.domain.mask is not None or x.is_gather else replace(x, body=change(x.body, x.domain.extents))
+                left = x.domain.mask is not None or x.is_gather
+                return x if left else replace(x, body=change(x.body, x.domain.extents))
             if not isinstance(x, Access) or x.array in made:
                 return x
             assert group.lanes is not None

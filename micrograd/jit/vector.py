@@ -369,9 +369,7 @@ class Function:
         mask = self.booleans([True] * lanes.width) if self.guard is None or self.safe(access) else self.guard
         types = f"{of}, vector<{lanes.width}xi32>, vector<{lanes.width}xi1>, {t} into {t}"
         zero = self.constant(0.0, t)
-        return self.add(
-            f"vector.gather {memory}[{base}] [{addresses}], {mask}, {zero} : {types}", self.least(access)
-        )
+        return self.add(f"vector.gather {memory}[{base}] [{addresses}], {mask}, {zero} : {types}", self.least(access))
 
     def scaled(self, places: str, stride: int, lanes: Lanes) -> str:
         """A vector of integers, multiplied."""
