@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from micrograd.jit.groups import Group, Item, Pack, Schedule, Steps
+from micrograd.jit.lookups import one_hot, scatters
 from micrograd.jit.nests import (
     Access,
     Apply,
@@ -23,7 +24,7 @@ from micrograd.jit.nests import (
     nest_text,
     points,
 )
-from micrograd.jit.sequential import sums
+from micrograd.jit.sequential import gathers, sums
 from micrograd.jit.trace import Trace
 
 FREE = (
@@ -83,16 +84,27 @@ def found(program: Program) -> Iterator[str]:
     loops = sum(isinstance(item, Loop) for item in program.items)
     contractions = sum(any(is_product(reduction.body) for reduction in sums(nest.body)) for nest, _ in nests)
     scalars = sum(len(item.ops) for item in program.items if isinstance(item, Block))
-    gathers = sum(any(a.gather for a in reads(nest.body)) or nest.destination.gather is not None for nest, _ in nests)
+    irregular = sum(any(a.gather for a in reads(nest.body)) or nest.destination.gather is not None for nest, _ in nests)
     yield (
         f"{len(nests)} loop nests, {contractions} of them contractions (sums of products, like matrix multiplications)"
         + (f", some within {loops} sequential loops, for recurrences" if loops else "")
-        + (f"; {gathers} look places up in tables, as these follow no rule" if gathers else "")
+        + (f"; {irregular} look places up in tables, as these follow no rule" if irregular else "")
         + "."
     )
+    gathered = sum(1 for nest, _ in nests for _ in gathers(nest.body))
+    added = sum(len(scatters(nest)) for nest, _ in nests)
+    if gathered or added:
+        yield (
+            f"{counted(gathered, 'gather')} and {counted(added, 'scatter')}: what an index points at is read, and "
+            "added to, at its address, and nothing else is touched."
+        )
     yield f"{operations(program):,} additions, multiplications and other operations a call."
     if scalars:
         yield f"{scalars} scalar operations stand outside of loops: too few are alike, or they are in no regular order."
+
+
+def counted(many: int, what: str) -> str:
+    return f"{many} {what}{'s' * (many != 1)}"
 
 
 def is_product(x: Expression) -> bool:
@@ -127,6 +139,10 @@ def operations(program: Program) -> int:
 def work(x: Expression, domain: Domain, arrays: Mapping[str, Array], tables: Arrays) -> int:
     """The operations of an expression at all points of a domain."""
     count = size(domain, tables)
+    if isinstance(x, Sum) and x.is_gather:
+        return 0
+    if isinstance(x, Sum) and x.op == "scatter":
+        return count // max(domain.extents[one_hot(x.body).dimension], 1) * x.domain.size
     if isinstance(x, Sum):
         both = Domain(domain.extents + x.domain.extents, x.domain.mask)
         return work(x.body, both, arrays, tables) + size(both, tables)
@@ -171,6 +187,8 @@ def groups_in(items: list[Item] | tuple[Item, ...]) -> Iterator[Group]:
 
 def shape(group: Group) -> str:
     """How a group is calculated: its lanes and blocks."""
+    if scatters(group.nests[0]):
+        return f"scatter of vectors of {group.width}" if group.lanes is not None else "scatter of scalars"
     if group.lanes is None and not group.across:
         return "scalars"
     if group.lanes is None:

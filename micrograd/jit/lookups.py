@@ -50,8 +50,8 @@ from micrograd.jit.nests import (
 )
 from micrograd.jit.sequential import accesses, names_read, names_written
 
-FEWEST = 16  # places: among fewer, comparing them all is as quick
-FEWEST_ADDED = 4  # terms that are worth an array of zeros to add them to
+FEWEST = 12  # places: among fewer, comparing them all is as quick
+FEWEST_ADDED = 2  # terms that are worth an array of zeros to add them to
 EXACT = 1 << 24  # whole numbers below are exact in every float type
 REACH = 1 << 31  # elements: an address in a vector has 32 bits
 
