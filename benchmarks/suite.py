@@ -35,6 +35,7 @@ WORKLOADS = (
     "rosenbrock",
     "newton",
     "microgpt",
+    "lookup",
     "random_dag",
     "compile_time",
     "many_parameters",
