@@ -80,7 +80,7 @@ class Cutter:
         self.needed = tape.needed()
         tape.outputs = self.outputs
         self.operands = operands(tape)
-        self.axes = batch.axes()
+        self.axes = [next(iter(axes), None) for axes in batch.all_axes()]
         self.level = self.levels()
         self.early = self.needed_on_rows()
         self.place: dict[int, int] = {}  # in `shared`

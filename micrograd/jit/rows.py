@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, TypeAlias
 
 from micrograd import derivatives, func, ops
 from micrograd.engine import NONE, PULLBACKS, Value
@@ -28,12 +28,13 @@ from micrograd.jit import short
 from micrograd.jit.order import closed_over
 from micrograd.jit.signature import Answer, numbers_in
 from micrograd.jit.tape import ABSENT, CODE, CONSTANT, INPUT, ROW_SUM, WEIGHT, Symbol, Tape, TraceError
-from micrograd.jit.unseen import ArrayArgument, ListArgument, Unseen, arranged
+from micrograd.jit.unseen import ArrayArgument, ListArgument, Origin, Unseen
 from micrograd.jit.values import FRESH, SLOTS
 
 WIDE = 1 << 28  # the inputs from this number on are those of a row
 SUM = CODE[ROW_SUM]
 LIFT = "lift"
+DEEPEST = 1  # vmaps one within the other of which one row is traced; deeper ones are written out
 MOST_LOOKED_AT = 100  # functions, to see whether they use vmap
 MOST_ALIKE = 2  # lists of fewer rows are written out
 
@@ -43,7 +44,7 @@ class Axis:
     """A number of rows that is known at the call: the same for all that is run together."""
 
     same_as: Axis | None = None
-    sizes: dict[str, int] = field(default_factory=dict)  # of what has a fixed number of rows, by what that is
+    sizes: dict[str, int] = field(default_factory=dict)  # when it was traced, by what has so many rows
     threads: int = 1
 
     def root(self) -> Axis:
@@ -59,18 +60,45 @@ class Axis:
         return a
 
 
+Axes: TypeAlias = frozenset[Axis]
+NONE_OF_THEM: Axes = frozenset()
+
+
 @dataclass(eq=False)
 class Source:
-    """An array whose rows are run on: argument `leaf` of the call, or one that was there when it was traced. Its
-    columns, the numbers of one row, are the inputs from `first` on."""
+    """An array whose rows are run on, along dimensions `dims` of it, each with its axis, outermost first. Its columns,
+    the numbers of one row, are the inputs from `first` on."""
 
-    axis: Axis
-    in_axis: int
+    origin: Origin
+    dims: tuple[int, ...]
+    own_axes: tuple[Axis, ...]
     shape: tuple[int, ...]  # of a row
     first: int
-    rows: int  # when it was traced
-    leaf: int = -1
-    array: Any = None
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        return tuple(axis.root() for axis in self.own_axes)
+
+    @property
+    def axis(self) -> Axis:
+        return self.axes[-1]
+
+    @property
+    def in_axis(self) -> int:
+        return self.dims[-1]
+
+    @property
+    def rows(self) -> int:
+        """How many there were when it was traced."""
+        return self.origin.dimensions[self.in_axis]
+
+    @property
+    def leaf(self) -> int:
+        return self.origin.leaf
+
+    @property
+    def array(self) -> Any:
+        return self.origin.array
 
     @property
     def columns(self) -> int:
@@ -79,49 +107,74 @@ class Source:
 
 @dataclass(eq=False)
 class RowOutput:
-    """What every row returns: rows of the tape, as an array of a shape; of truth values, or not."""
+    """What every row returns: rows of the tape, as an array of a shape; of truth values, or not. There is one for each
+    row of each of these axes, outermost first; in the shape, the inner ones stand where they come."""
 
-    axis: Axis
+    own_axes: tuple[Axis, ...]
     rows: list[int]
-    shape: tuple[int, ...]
-    truth: bool
-    as_list: bool
+    shape: tuple[Any, ...]
+    truth: bool = False
+    as_list: bool = False
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        return tuple(axis.root() for axis in self.own_axes)
+
+    @property
+    def axis(self) -> Axis:
+        return self.axes[-1]
 
 
 class Batch:
-    """All that a trace knows of rows."""
+    """All that a trace knows of rows. `deepest` is how many vmaps may be run as rows one within the other."""
 
-    def __init__(self, tape: Tape):
-        self.tape = tape
+    def __init__(self, tape: Tape, deepest: int = DEEPEST):
+        self.tape, self.deepest = tape, deepest
         self.arguments: list[Unseen] = []
         self.inputs = 0  # that are no row's
+        self.closures: dict[int, Origin] = {}
         self.sources: dict[Any, Source] = {}
-        self.wide_inputs: list[Axis] = []  # the axis of the input WIDE + i
-        self.masks: dict[Axis, Symbol] = {}
+        self.wide_inputs: list[Axes] = []  # the axes of the input WIDE + i
+        self.masks: dict[Axes, Symbol] = {}
+        self.mask_inputs: dict[int, Axis] = {}  # the input WIDE + i is the mask of an axis
         self.counts: dict[Axis, Symbol] = {}
         self.outputs: list[RowOutput] = []
         self.checks: list[tuple[RowOutput, int, str]] = []  # what in every row must be an index of so many things
-        self.lifted: dict[tuple[Value, int, Axis], Any] = {}
+        self.lifted: dict[tuple[Value, int, Axes], Any] = {}
         self.kind: Any = None
-        self.depth = 0  # of vmaps that run
-        self.running: Axis | None = None  # the one that does
-        self._axes: list[Axis | None] = []  # of each row of the tape, as far as anybody has asked
+        self.running: list[Axis] = []  # those of the vmaps that run, outermost first
+        self.stacks: list[tuple[Axis, ...]] = []  # all that have been running together
+        self.groups: list[Axes] = []  # over which there are sums, by number
+        self.is_deep = False  # rows have been given to functions that may run on their rows
+        self._axes: list[Axes] = []  # of each row of the tape, as far as anybody has asked
+        self._unions: dict[tuple[Axes, Axes], Axes] = {}
+
+    def argument(self, kind: str, dimensions: tuple[int, ...]) -> Unseen:
+        """The next array, or list, that the function was given."""
+        origin = Origin(dimensions, leaf=len(self.arguments))
+        self.arguments.append((ListArgument if kind == "list" else ArrayArgument)(self, origin))
+        return self.arguments[-1]
 
     def new_inputs(self, many: int) -> list[Symbol]:
         """Inputs that are no row's."""
         self.inputs += many
         return [self.tape.input(i) for i in range(self.inputs - many, self.inputs)]
 
-    def wide_input(self, axis: Axis) -> Symbol:
-        self.wide_inputs.append(axis)
+    def wide_input(self, *axes: Axis) -> Symbol:
+        self.wide_inputs.append(frozenset(axes))
         return self.tape.input(WIDE + len(self.wide_inputs) - 1)
 
-    def mask(self, axis: Axis) -> Symbol:
+    def mask(self, *axes: Axis) -> Symbol:
         """1 in each row that there is, 0 in what stands for one behind the last."""
-        axis = axis.root()
-        if axis not in self.masks:
-            self.masks[axis] = self.wide_input(axis)
-        return self.masks[axis]
+        key = frozenset(axis.root() for axis in axes)
+        if key not in self.masks:
+            first, *others = self.ordered(key)
+            if others:
+                self.masks[key] = ops.where(self.mask(first), self.mask(*others), 0)
+            else:
+                self.mask_inputs[len(self.wide_inputs)] = first
+                self.masks[key] = self.wide_input(first)
+        return self.masks[key]
 
     def count(self, axis: Axis) -> Symbol:
         """How many rows there are."""
@@ -130,61 +183,102 @@ class Batch:
             self.counts[axis] = self.new_inputs(1)[0]
         return self.counts[axis]
 
-    def source(self, x: Any, in_axis: int, name: str) -> Source:
-        """The array that is mapped along an axis, found again if it is mapped again."""
-        is_argument = isinstance(x, (ArrayArgument, ListArgument))
-        key = (x.leaf if is_argument else ("closure", id(x))), in_axis
+    def columns(self, origin: Origin, mapped: tuple[tuple[int, Axis], ...]) -> list[Symbol]:
+        """The numbers of a row of an array along some dimensions of it, found again if they are asked for again."""
+        mapped = tuple((d, axis.root()) for d, axis in mapped)
+        key = id(origin), frozenset(mapped)
         if key not in self.sources:
-            shape = x.dimensions if is_argument else x.shape
-            axis = Axis() if is_argument else Axis(sizes={name: shape[in_axis]})
-            rows, shape = shape[in_axis], shape[:in_axis] + shape[in_axis + 1 :]
-            source = Source(axis, in_axis, shape, len(self.wide_inputs), rows)
-            source.leaf, source.array = (x.leaf, None) if is_argument else (-1, x)
+            dims = tuple(d for d, _ in mapped)
+            shape = tuple(extent for d, extent in enumerate(origin.dimensions) if d not in dims)
+            axes = tuple(axis for _, axis in mapped)
+            source = self.sources[key] = Source(origin, dims, axes, shape, len(self.wide_inputs))
             for _ in range(source.columns):
-                self.wide_input(axis)
-            self.sources[key] = source
-        return self.sources[key]
+                self.wide_input(*axes)
+        source = self.sources[key]
+        return [self.tape.input(WIDE + source.first + k) for k in range(source.columns)]
 
-    def axis_of(self, i: int) -> Axis | None:
-        """The axis of a row of the tape; None if it is not wide."""
+    def rooted(self, axes: Axes) -> Axes:
+        return axes if all(axis.same_as is None for axis in axes) else frozenset(axis.root() for axis in axes)
+
+    def ordered(self, axes: Axes) -> tuple[Axis, ...]:
+        """Axes, outermost first."""
+        axes = self.rooted(axes)
+        for stack in self.stacks:
+            roots = [axis.root() for axis in stack]
+            if axes <= set(roots):
+                return tuple(axis for axis in roots if axis in axes)
+        return self.tape.refuse(MEET)
+
+    def group(self, axes: Axes) -> int:
+        """The number of these axes: of the operation that sums over them, and of the one that lifts to them."""
+        axes = self.rooted(axes)
+        for k, known in enumerate(self.groups):
+            if self.rooted(known) == axes:
+                return k
+        self.groups.append(axes)
+        k = len(self.groups) - 1
+        lift, total = f"{LIFT}{k}", f"{ROW_SUM}{k}"
+        PULLBACKS[lift] = lambda g, y, a: (sum_of_rows(g, a, k),)
+        PULLBACKS[total] = lambda g, y, x: (g,)
+        derivatives.TRANSPOSES.update({lift: total, total: lift})
+        return k
+
+    def union(self, a: Axes, b: Axes) -> Axes:
+        """The axes of what is calculated of numbers with these; a TraceError if no vmap runs on all of them."""
+        if a is b or not b:
+            return a
+        if not a:
+            return b
+        if (a, b) not in self._unions:
+            both = self.rooted(a | b)
+            self.ordered(both)
+            self._unions[a, b] = self._unions[b, a] = both if both != a else a
+        return self._unions[a, b]
+
+    def axes_of(self, i: int) -> Axes:
+        """The axes of a row of the tape; none if it is not wide."""
         axes, tape = self._axes, self.tape
         codes, first, second, third = tape.codes, tape.first, tape.second, tape.third
         for k in range(len(axes), len(codes)):
-            code, axis = codes[k], None
+            code, found = codes[k], NONE_OF_THEM
             if code == INPUT:
-                axis = self.wide_inputs[first[k] - WIDE] if first[k] >= WIDE else None
-            elif code not in (CONSTANT, WEIGHT, SUM):
-                for operand in (first[k], second[k], third.get(k, ABSENT)):
-                    of_operand = axes[operand] if operand != ABSENT else None
-                    if of_operand is None:
-                        continue
-                    if axis is not None and of_operand.root() is not axis.root():
-                        tape.refuse(MEET)
-                    axis = of_operand
-            axes.append(axis)
-        found = axes[i]
-        return None if found is None else found.root()
+                found = self.wide_inputs[first[k] - WIDE] if first[k] >= WIDE else NONE_OF_THEM
+            elif code == SUM:
+                found = self.rooted(axes[first[k]]) - self.rooted(self.summed_over(k))
+            elif code not in (CONSTANT, WEIGHT):
+                found = axes[first[k]]
+                if second[k] != ABSENT:
+                    found = self.union(found, axes[second[k]])
+                if k in third:
+                    found = self.union(found, axes[third[k]])
+            axes.append(found)
+        return self.rooted(axes[i])
 
-    def axes(self) -> list[Axis | None]:
+    def summed_over(self, i: int) -> Axes:
+        """The axes over which a row of the tape is a sum."""
+        tape = self.tape
+        return self.groups[int(tape.constants[tape.first[tape.third[i]]])]
+
+    def all_axes(self) -> list[Axes]:
         """The axes of all rows of the tape."""
         if len(self.tape):
-            self.axis_of(len(self.tape) - 1)
-        return [None if axis is None else axis.root() for axis in self._axes]
+            self.axes_of(len(self.tape) - 1)
+        return [self.rooted(axes) for axes in self._axes]
 
-    def axis_of_operand(self, x: Any) -> Axis | None:
+    def axes_of_operand(self, x: Any) -> Axes:
         if type(x) is self.kind:
-            return self.axis_of(x._row)
+            return self.axes_of(x._row)
         if isinstance(x, Value):
             x = data_in(x)
-        return self.axis_of(x.index) if type(x) is Symbol and x.tape is self.tape else None
+        return self.axes_of(x.index) if type(x) is Symbol and x.tape is self.tape else NONE_OF_THEM
 
-    def lift(self, v: Value, axis: Axis) -> Any:
+    def lift(self, v: Value, axes: Axes, missing: Axes) -> Any:
         """A node for `v` in each row."""
         row = self.tape.index_of(v.data)
-        key = v, row, axis
+        key = v, row, axes
         if key not in self.lifted:
             y = self.lifted[key] = object.__new__(self.kind)
-            y._row, y._slope, y._op, y._first, y._second = row, FRESH, LIFT, v, None
+            y._row, y._slope, y._op, y._first, y._second = row, FRESH, f"{LIFT}{self.group(missing)}", v, None
         return self.lifted[key]
 
     def begin(self) -> None:
@@ -192,16 +286,16 @@ class Batch:
         if self.kind is not None:
             return
         self.tape.batch, self.kind = self, type(Value(0.0))
-        PULLBACKS.update(ROWS)
         for name in short.ENGINE:
             method = Value.__dict__[name]
             if method is short.ENGINE[name] or getattr(method, "__module__", "") == short.__name__:
                 setattr(Value, name, self.making(method) if name == "__init__" else self.lifting(method))
 
     def end(self) -> None:
-        if self.kind is not None:
-            for name in ROWS:
+        for k in range(len(self.groups)):
+            for name in (f"{LIFT}{k}", f"{ROW_SUM}{k}"):
                 PULLBACKS.pop(name, None)
+                derivatives.TRANSPOSES.pop(name, None)
 
     def lifting(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """The method for operands of which some are wide and some are not."""
@@ -209,15 +303,15 @@ class Batch:
         def lifted(*operands: Any) -> Any:
             if self.tape.closed:
                 return method(*operands)
-            operands = tuple([x._first if type(x) is self.kind and x._op == LIFT else x for x in operands])
-            axes = [self.axis_of_operand(x) for x in operands]
-            wide = {axis for axis in axes if axis is not None}
-            if len(wide) > 1:
-                self.tape.refuse(MEET)
-            if wide:
-                (axis,) = wide
+            operands = tuple([x._first if is_lifted(x, self.kind) else x for x in operands])
+            each = [self.axes_of_operand(x) for x in operands]
+            axes = NONE_OF_THEM
+            for of in each:
+                axes = self.union(axes, of)
+            if axes:
                 operands = tuple(
-                    self.lift(x, axis) if of is None and isinstance(x, Value) else x for x, of in zip(operands, axes)
+                    self.lift(x, axes, axes - of) if len(of) < len(axes) and isinstance(x, Value) else x
+                    for x, of in zip(operands, each)
                 )
             return method(*operands)
 
@@ -229,7 +323,7 @@ class Batch:
 
         def initialise(v: Any, *args: Any, **kwargs: Any) -> None:
             method(v, *args, **kwargs)
-            if self.running is not None and type(v) is self.kind and v._first is NONE:
+            if self.running and type(v) is self.kind and v._first is NONE:
                 own = self.own(Symbol(self.tape, v._row))
                 if own is not None:
                     v._row = own.index
@@ -239,21 +333,21 @@ class Batch:
 
     def one(self, row: int) -> int:
         """The row of the gradient of a result by itself: 1, in all rows that there are."""
-        axis = self.axis_of(row)
-        return self.tape.constant_row(1) if axis is None else self.mask(axis).index
+        axes = self.axes_of(row)
+        return self.mask(*axes).index if axes else self.tape.constant_row(1)
 
     def check(self, outputs: list[int]) -> None:
         """TraceError if one of these rows is wide: there is no place for it but in what vmap returns."""
         for i in outputs:
-            if self.axis_of(i) is not None:
+            if self.axes_of(i):
                 raise TraceError(LEAKS)
 
     def checks_rows(self, row: int, length: int, line: str) -> bool:
         """Note that a row of the tape must be an index, if it is wide."""
-        axis = self.axis_of(row) if self.kind is not None else None
-        if axis is None:
+        axes = self.axes_of(row) if self.kind is not None else NONE_OF_THEM
+        if not axes:
             return False
-        self.outputs.append(RowOutput(axis, [row], (), False, False))
+        self.outputs.append(RowOutput(self.ordered(axes), [row], ()))
         self.checks.append((self.outputs[-1], length, line))
         return True
 
@@ -262,50 +356,84 @@ class Batch:
         axes = func.axes_of_arguments(in_axes, args)
         names = func.parameter_names(f)
         parts = [(func.place(path, names), x, axis) for path, x, axis in func.mapped(tuple(args), axes)]
-        arrays = [plain_array(x) for _, x, _ in parts]
-        if self.depth or not parts or any(array is None for array in arrays):
+        arrays = [self.plain_array(x) for _, x, _ in parts]
+        if len(self.running) >= self.deepest or not parts or any(array is None for array in arrays):
             return NotImplemented
-        for (name, x, axis), array in zip(parts, arrays):
-            if isinstance(x, Rows) and axis:
-                self.tape.refuse(f"{name} is what vmap returned, whose rows come first: in_axes must be 0 for it")
-            if not isinstance(x, Rows) and axis >= len(shape_of(array)):
-                raise ValueError(f"{name} has no axis {axis}: it has {len(shape_of(array))} dimensions")
         self.begin()
-        found = [
-            x if isinstance(x, Rows) else self.source(array, axis, name)
-            for (name, x, axis), array in zip(parts, arrays)
-        ]
-        shared = found[0].axis
-        for other in found[1:]:
-            shared = shared.join(other.axis)
+        shared = self.shared_axis(parts, arrays)
         shared.threads = max(shared.threads, threads)
-        if len(set(shared.sizes.values())) > 1:
-            told = ", ".join(f"{name} has {size}" for name, size in shared.sizes.items())
-            raise ValueError(f"all arguments must have the same number of rows: {told}")
-        rows = iter([self.row_of(x, array, part) for x, array, (_, part, _) in zip(found, arrays, parts)])
-        self.depth += 1
-        self.running, derivatives.own_row = shared, self.own
+        self.running.append(shared)
+        self.stacks.append(tuple(axis.root() for axis in self.running))
+        lazily = len(self.running) < self.deepest and runs_on_rows(f)
+        self.is_deep |= lazily
+        rows = iter([self.row_of(x, axis, shared, lazily) for (_, _, axis), x in zip(parts, arrays)])
+        derivatives.own_row = self.own
         try:
             result = f(*[func.replaced(x, a, lambda *_: next(rows)) for x, a in zip(args, axes)])
         finally:
-            self.depth -= 1
-            self.running = derivatives.own_row = None
+            self.running.pop()
+            derivatives.own_row = self.own if self.running else None
         as_list = all(isinstance(x, (ListArgument, list)) or isinstance(x, Rows) and x.as_list for _, x, _ in parts)
         return self.collected(result, shared.root(), as_list)
+
+    def shared_axis(self, parts: list[tuple[str, Any, int]], arrays: list[Any]) -> Axis:
+        """The axis of a vmap on the rows of these, which are all of the same number."""
+        shared: Axis | None = None
+        for (name, x, axis), array in zip(parts, arrays):
+            if isinstance(x, Rows):
+                own = x.axis_of(axis, name)
+                if own in self.rooted(frozenset(self.running)):
+                    self.tape.refuse(AGAIN)
+                shared = own if shared is None else self.joined(shared, own)
+            elif axis >= len(array.dimensions):
+                raise ValueError(f"{name} has no axis {axis}: it has {len(array.dimensions)} dimensions")
+        for (name, x, axis), array in zip(parts, arrays):
+            if not isinstance(x, Rows):
+                own = self.axis_along(array, axis, shared)
+                own.sizes[name] = array.dimensions[axis]
+                shared = own if shared is None else self.joined(shared, own)
+        assert shared is not None
+        if len(set(shared.sizes.values())) > 1:
+            told = ", ".join(f"{name} has {size}" for name, size in shared.sizes.items())
+            raise ValueError(f"all arguments must have the same number of rows: {told}")
+        return shared
+
+    def joined(self, a: Axis, b: Axis) -> Axis:
+        """The axis that both are from now on; TraceError for the axes of two vmaps one within the other."""
+        if not self.may_join(a, b):
+            self.tape.refuse(DIAGONAL)
+        self._unions.clear()
+        return a.join(b)
+
+    def may_join(self, a: Axis, b: Axis) -> bool:
+        a, b = a.root(), b.root()
+        return a is b or not any({a, b} <= {axis.root() for axis in stack} for stack in self.stacks)
+
+    def axis_along(self, array: Unseen, axis: int, shared: Axis | None) -> Axis:
+        """The axis of the rows of an array: one that it had before, or a new one if that runs already."""
+        known = array.origin.axes.setdefault(array.own[axis], [])
+        running = self.rooted(frozenset(self.running))
+        for own in known:
+            if own.root() not in running and (shared is None or self.may_join(own, shared)):
+                return own.root()
+        known.append(Axis())
+        return known[-1]
 
     def own(self, x: Any) -> Any:
         """What is wide, of a Value or a number that is not; None for what is. Each row differentiates by its own, and
         gets a gradient of its own: that of what is lifted is a sum over all of them."""
-        if self.running is None or self.axis_of_operand(x) is not None:
-            return None
-        return ops.where(self.mask(self.running), x, 0)
+        missing = self.rooted(frozenset(self.running)) - self.axes_of_operand(x)
+        for axis in missing:
+            x = ops.where(self.mask(axis), x, 0)
+        return x if missing else None
 
-    def row_of(self, source: Source | Rows, array: Any, part: Any) -> Any:
-        """What the function gets of a mapped argument: symbols, or what each row of another vmap returned."""
-        if isinstance(source, Rows):
-            return source.row
-        symbols = [self.tape.input(WIDE + source.first + k) for k in range(source.columns)]
-        return arranged(symbols, source.shape, isinstance(part, (ListArgument, list)))
+    def row_of(self, x: Any, axis: int, shared: Axis, lazily: bool) -> Any:
+        """What the function gets of a mapped argument: what each row of another vmap returned, or symbols; `lazily`
+        those only when it looks into the row."""
+        if isinstance(x, Rows):
+            return x.inside(axis)
+        row = x.row(shared, axis)
+        return row.whole() if isinstance(row, Unseen) and not lazily else row
 
     def collected(self, result: Any, axis: Axis, as_list: bool) -> Any:
         """The results of all rows: Rows, in the tuples and dicts that each row returned."""
@@ -314,6 +442,29 @@ class Batch:
         if isinstance(result, tuple):
             return func.like(result, [self.collected(x, axis, as_list) for x in result])
         return Rows(self, axis, result, as_list)
+
+    def plain_array(self, x: Any) -> Any:
+        """What rows can be taken of while tracing: other Rows, an argument, or an array of plain numbers; None for what
+        holds Values or symbols, or is too short to be worth it."""
+        if isinstance(x, Unseen):
+            return x if x.elements is None else None
+        if isinstance(x, Rows):
+            return x
+        if func.is_array(x) and getattr(x.dtype, "kind", "") in "fiu":
+            of: type[Unseen] = ArrayArgument
+        elif isinstance(x, list) and len(x) > MOST_ALIKE:
+            of, x = ListArgument, numbers_in(x)
+        else:
+            return None
+        if x is None:
+            return None
+        if id(x) not in self.closures:
+            self.closures[id(x)] = Origin(tuple(x.shape), array=x)
+        return of(self, self.closures[id(x)])
+
+
+def is_lifted(x: Any, kind: Any) -> bool:
+    return type(x) is kind and bool(x._op.startswith(LIFT))
 
 
 def data_in(v: Value) -> Any:
@@ -324,26 +475,12 @@ def data_in(v: Value) -> Any:
         return None
 
 
-def plain_array(x: Any) -> Any:
-    """What rows can be taken of while tracing: an argument, other Rows, or an array of plain numbers; None for what
-    holds Values or symbols, or is too short to be worth it."""
-    if isinstance(x, (ArrayArgument, ListArgument)):
-        return x if x.elements is None else None
-    if isinstance(x, Rows):
-        return x
-    if func.is_array(x) and getattr(x.dtype, "kind", "") in "fiu":
-        return x
-    if isinstance(x, list) and len(x) > MOST_ALIKE:
-        return numbers_in(x)
-    return None
-
-
-def shape_of(x: Any) -> tuple[int, ...]:
-    shape: tuple[int, ...] = x.dimensions if isinstance(x, (ArrayArgument, ListArgument)) else tuple(x.shape)
-    return shape
-
-
 MEET = "the rows of one vmap meet those of another, which may be of another number: give them to one vmap together"
+AGAIN = (
+    "a vmap runs on the results of another, within one that runs on them already: let it run on what they were "
+    "calculated of"
+)
+DIAGONAL = "the rows of two vmaps, one within the other, are given to one together: each may be of another number"
 LEAKS = (
     "a number that every row of a vmap has is returned, or set on a Value from outside, as if there were one: return "
     "it from the function that vmap runs, and sum or average what vmap returns"
@@ -364,6 +501,16 @@ class Rows:
     def axis(self) -> Axis:
         return self._axis.root()
 
+    def axis_of(self, k: int, name: str) -> Axis:
+        """The axis of dimension k of what they are, which an argument of this name is."""
+        if k and not (k == 1 and isinstance(self.row, Rows)):
+            self.batch.tape.refuse(f"{name} is what vmap returned, whose rows come first: in_axes must be 0 for it")
+        return self.row.axis if k else self.axis
+
+    def inside(self, k: int) -> Any:
+        """What a function gets of them that runs along dimension k."""
+        return Rows(self.batch, self.axis, self.row.row, self.as_list) if k else self.row
+
     def sum(self) -> Any:
         """The sum over the rows, of a number of each."""
         return self.batch_sum(self.number())
@@ -373,7 +520,7 @@ class Rows:
         return self.batch_sum(self.number()) / self.batch.count(self.axis)
 
     def number(self) -> Any:
-        if isinstance(self.row, (list, tuple, dict)) or func.is_array(self.row):
+        if isinstance(self.row, (list, tuple, dict, Rows)) or func.is_array(self.row):
             raise TypeError(
                 "ops.sum and ops.mean of rows take rows of a number each, not of a "
                 f"{type(self.row).__name__}: sum the numbers of a row in the function"
@@ -381,19 +528,20 @@ class Rows:
         return self.row
 
     def batch_sum(self, x: Any) -> Any:
-        return sum_of_rows(ops.where(self.batch.mask(self.axis), x, 0), None)
+        return sum_of_rows(ops.where(self.batch.mask(self.axis), x, 0), None, self.batch.group(frozenset((self.axis,))))
 
     def answer(self) -> Answer:
         """How a call's answer is made of them."""
-        flat, shape = flattened(self.row)
+        flat, shape, as_list = flattened(self)
         data = [x.data if isinstance(x, Value) else x for x in flat]
         tape = self.batch.tape
         truth = bool(data) and all(isinstance(x, Symbol) and x.is_truth() for x in data)
         rows = [tape.index_of(x) for x in data]
+        axes = tuple(extent for extent in shape if isinstance(extent, Axis))
         for i in rows:
-            if (axis := self.batch.axis_of(i)) is not None and axis is not self.axis:
+            if not self.batch.axes_of(i) <= set(axes):
                 tape.refuse(MEET)
-        self.batch.outputs.append(RowOutput(self.axis, rows, shape, truth, self.as_list))
+        self.batch.outputs.append(RowOutput(axes, rows, shape[1:], truth, as_list))
         return Answer("rows", len(self.batch.outputs) - 1)
 
     def refuse(self, *_: Any) -> Any:
@@ -404,40 +552,36 @@ class Rows:
     __neg__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = refuse
 
 
-def flattened(x: Any) -> tuple[list[Any], tuple[int, ...]]:
-    """The numbers of a row and their shape; TypeError for what has none."""
+def flattened(x: Any) -> tuple[list[Any], tuple[Any, ...], bool]:
+    """The numbers of a row, their shape, in which the rows of an inner vmap are an axis, and whether all is in lists;
+    TypeError for what has none."""
+    if isinstance(x, Rows):
+        numbers, shape, as_list = flattened(x.row)
+        return numbers, (x.axis, *shape), as_list and x.as_list
     if func.is_array(x):
-        return x.reshape(-1).tolist(), tuple(x.shape)
+        return x.reshape(-1).tolist(), tuple(x.shape), True
     if isinstance(x, (list, tuple)):
         parts = [flattened(item) for item in x]
-        shapes = {shape for _, shape in parts}
+        shapes = {shape for _, shape, _ in parts}
         if len(shapes) > 1:
             raise TypeError(f"every row must return a number or a regular list of numbers, not {x!r:.60}")
-        return [item for part, _ in parts for item in part], (len(x), *(shapes.pop() if shapes else ()))
+        inner = shapes.pop() if shapes else ()
+        return [item for part, _, _ in parts for item in part], (len(x), *inner), all(alike for _, _, alike in parts)
     if not isinstance(x, (Value, Symbol)):
         x = ops.number(x)
-    return [x], ()
+    return [x], (), True
 
 
-def sum_of_rows(x: Any, like: Any) -> Any:
-    """The sum of what all rows have. Where it will be the gradient of something, `like` is that: sums stand in memory
-    in the order of what they are the gradients of."""
+def sum_of_rows(x: Any, like: Any, over: int) -> Any:
+    """The sum of what all rows have, over the axes of that number. Where it will be the gradient of something, `like`
+    is that: sums stand in memory in the order of what they are the gradients of."""
     if isinstance(x, Value):
-        data = sum_of_rows(x.data, like.data if isinstance(like, Value) else like)
-        return Value(data, (x,), ROW_SUM)
+        data = sum_of_rows(x.data, like.data if isinstance(like, Value) else like, over)
+        return Value(data, (x,), f"{ROW_SUM}{over}")
     if not isinstance(x, Symbol):
         raise TypeError(f"rows without a number of their own: {x!r:.60}")
     hint = like.index if isinstance(like, Symbol) else ABSENT
-    return Symbol(x.tape, x.tape.row(SUM, x.index, hint))
-
-
-derivatives.TRANSPOSES.update({LIFT: ROW_SUM, ROW_SUM: LIFT})
-
-# Two rows more in the engine's table, while a vmap is traced.
-ROWS: dict[str, Callable[..., tuple[Any, ...]]] = {
-    LIFT: lambda g, y, a: (sum_of_rows(g, a),),
-    ROW_SUM: lambda g, y, x: (g,),
-}
+    return Symbol(x.tape, x.tape.row(SUM, x.index, hint, x.tape.constant_row(over)))
 
 
 def runs_on_rows(function: Any) -> bool:

@@ -28,7 +28,7 @@ from micrograd.jit.order import ranks
 from micrograd.jit.rows import Batch
 from micrograd.jit.signature import FIRST_NUMBER, Answer, answer, arguments, largest_array
 from micrograd.jit.tape import LONG, Symbol, Tape
-from micrograd.jit.unseen import ArrayArgument, ListArgument, Unseen
+from micrograd.jit.unseen import Unseen
 from micrograd.jit.values import SLOTS, Outside, Slot, Traced, patched_classes
 
 __all__ = [
@@ -136,8 +136,7 @@ def trace_function(
         return len(tape.outputs) - 1
 
     def unseen(kind: str) -> Any:
-        of = ListArgument if kind == "list" else ArrayArgument
-        return of(batch, len(batch.arguments), tuple(arrays[len(batch.arguments)].shape))
+        return batch.argument(kind, tuple(arrays[len(batch.arguments)].shape))
 
     with collector_at_rest():
         with values_on(tape, fast) as outside, rows_run_by(batch):

@@ -2,17 +2,19 @@
 
 What comes in: the dimensions of an argument that a compiled function was given. What goes out: something that stands
 for it while the function is traced. If all that happens to it is that a vmap runs on its rows, it may have any number
-of them at the next call. Whoever looks into it gets what it stands for, with a symbol for each number.
+of them at the next call; and so for each of its rows, on whose own rows another vmap may run. Whoever looks into it
+gets what it stands for, with a symbol for each number.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from micrograd.jit.rows import Batch
+    from micrograd.jit.rows import Axis, Batch
 
 
 def arranged(symbols: list[Any], shape: tuple[int, ...], as_list: bool) -> Any:
@@ -29,37 +31,70 @@ def arranged(symbols: list[Any], shape: tuple[int, ...], as_list: bool) -> Any:
     return [arranged(symbols[k * step : (k + 1) * step], shape[1:], True) for k in range(shape[0])]
 
 
+@dataclass(eq=False)
+class Origin:
+    """An array that may have rows: argument `leaf` of the call, or one that was there when it was traced."""
+
+    dimensions: tuple[int, ...]  # when it was traced
+    leaf: int = -1
+    array: Any = None
+    axes: dict[int, list[Axis]] = field(default_factory=dict)  # by dimension, those that vmaps ran along it
+    seen: set[int] = field(default_factory=set)  # the dimensions whose length somebody knows
+
+
 class Unseen:
-    """An argument of a call that nobody has looked into: as long as that is so it may have any number of rows.
+    """An argument of a call, or a row of one, that nobody has looked into: as long as that is so it may have any number
+    of rows.
 
     Whoever does look into it gets `whole()`, an array or lists with a symbol for each number, of that shape for good.
+    Of a row, `mapped` are the dimensions of the array along which vmaps run, each with its axis; `own` are the others.
     """
 
     only_numbers = True
     batch: Batch
-    leaf: int
+    origin: Origin
     dimensions: tuple[int, ...]
     elements: Any
-    length_seen: bool
+    first: int
 
-    def begin(self, batch: Batch, leaf: int, dimensions: tuple[int, ...]) -> None:
-        self.batch, self.leaf, self.dimensions = batch, leaf, dimensions
-        self.elements, self.length_seen, self.first = None, False, 0
-        batch.arguments.append(self)
+    def __init__(self, batch: Batch, origin: Origin, mapped: tuple[tuple[int, Axis], ...] = ()):
+        self.batch, self.origin, self.mapped = batch, origin, mapped
+        self.own = tuple(d for d in range(len(origin.dimensions)) if all(d != other for other, _ in mapped))
+        self.dimensions = tuple(origin.dimensions[d] for d in self.own)
+        self.elements, self.first = None, 0
+
+    @property
+    def leaf(self) -> int:
+        return self.origin.leaf
+
+    def row(self, axis: Axis, d: int) -> Any:
+        """A row of it, along its dimension d; a symbol if that is a number."""
+        mapped = *self.mapped, (self.own[d], axis)
+        if len(self.own) == 1:
+            return self.batch.columns(self.origin, mapped)[0]
+        return type(self)(self.batch, self.origin, mapped)
 
     def fixed(self) -> tuple[int | None, ...]:
-        """Its dimensions, None where it may be of any length."""
-        mapped = {s.in_axis for s in self.batch.sources.values() if s.leaf == self.leaf}
-        if self.elements is not None or len(mapped) > 1 or self.length_seen:
+        """The dimensions of an argument, None where it may be of any length."""
+        if self.elements is not None:
             return self.dimensions
-        if not mapped:
-            return (None,) * len(self.dimensions)
-        return tuple(None if d in mapped else extent for d, extent in enumerate(self.dimensions))
+        free = set(self.own) - self.origin.seen
+        for source in self.batch.sources.values():
+            if source.origin is self.origin:
+                free &= set(source.dims)
+        return tuple(None if d in free else extent for d, extent in enumerate(self.dimensions))
+
+    def saw(self, *dims: int) -> None:
+        """Somebody knows the lengths of these dimensions now."""
+        self.origin.seen.update(self.own[d] for d in dims)
 
     def whole(self) -> Any:
         if self.elements is None:
             self.first = self.batch.inputs
-            symbols = self.batch.new_inputs(math.prod(self.dimensions))
+            if self.mapped:
+                symbols = self.batch.columns(self.origin, self.mapped)
+            else:
+                symbols = self.batch.new_inputs(math.prod(self.dimensions))
             self.elements = arranged(symbols, self.dimensions, isinstance(self, list))
         return self.elements
 
@@ -80,16 +115,13 @@ def through(name: str) -> Callable[..., Any]:
 class ArrayArgument(Unseen):
     """An array that a compiled function was given."""
 
-    def __init__(self, batch: Batch, leaf: int, dimensions: tuple[int, ...]):
-        self.begin(batch, leaf, dimensions)
-
     @property
     def ndim(self) -> int:
         return len(self.dimensions)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        self.length_seen = True
+        self.saw(*range(len(self.dimensions)))
         return self.dimensions
 
     @property
@@ -97,7 +129,8 @@ class ArrayArgument(Unseen):
         return math.prod(self.shape)
 
     def __len__(self) -> int:
-        return self.shape[0]
+        self.saw(0)
+        return self.dimensions[0]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -121,17 +154,13 @@ class ListArgument(Unseen, list):  # type: ignore[type-arg]
 
     stands_for = list  # it comes back as what it was
 
-    def __init__(self, batch: Batch, leaf: int, dimensions: tuple[int, ...]):
-        super().__init__()
-        self.begin(batch, leaf, dimensions)
-
     def whole(self) -> Any:
         if self.elements is None:
             list.extend(self, super().whole())
         return self
 
     def __len__(self) -> int:
-        self.length_seen = True
+        self.saw(0)
         return self.dimensions[0] if self.elements is None else list.__len__(self)
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
