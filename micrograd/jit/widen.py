@@ -2,7 +2,8 @@
 
 What comes in: a `Program` of nests that `roll` found in a phase on rows, and how many rows a chunk has. What goes out:
 the same with one dimension more, the innermost, in every nest and in every array of which each row has its own; and
-what was marked as a sum over rows is one.
+what was marked as a sum over rows is one. For rows within rows there are two dimensions more, those of a `Tile`, and
+what only the outer or the inner rows have gets one of them.
 
     >>> from micrograd.jit.roll import roll
     >>> from micrograd.jit.tape import ROW_SUM, CODE, Tape
@@ -16,9 +17,9 @@ what was marked as a sum over rows is one.
     s0[i<8] = w[0]*x[i]
     s1[i<8] = w[1]*x[i+8]
     s2[i<8] = s0[i] + s1[i]
-    u[0] = sum_{r<8} s2[r]
+    s3[0] = sum_{r<8} s2[r]
     y[i<8] = s2[i]
-    y[8] = u[0]
+    y[8] = s3[0]
 
 In memory the numbers of one kind of all rows lie side by side. Only what comes in may lie row by row instead: that is
 how it is given, and a product of matrices reads it either way.
@@ -26,7 +27,8 @@ how it is given, and a product of matrices reads it either way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,6 +44,7 @@ from micrograd.jit.nests import (
     Expression,
     Loop,
     Nest,
+    NestError,
     Program,
     Sum,
     changed_mask,
@@ -49,7 +52,25 @@ from micrograd.jit.nests import (
     span,
 )
 from micrograd.jit.sequential import accesses, nest_accesses, sums
-from micrograd.jit.tape import ROW_SUM
+from micrograd.jit.tape import ROW_SUM, ROW_SUM_INNER, ROW_SUM_OUTER
+
+ROW_SUMS = {ROW_SUM: None, ROW_SUM_OUTER: 0, ROW_SUM_INNER: 1}  # the dimension that each is over; None: all there are
+
+
+@dataclass(frozen=True)
+class Section:
+    """Numbers that follow each other in x or y, those from `first` on, and where each row has its own of them: number c
+    of the row at some point stands at `at + step * (c - first)`, plus the strides times the point."""
+
+    first: int
+    count: int
+    at: int
+    step: int
+    strides: tuple[int, ...]
+    size: int
+
+    def holds(self, low: int, high: int) -> bool:
+        return self.first <= low <= high < self.first + self.count
 
 
 @dataclass(frozen=True)
@@ -63,30 +84,93 @@ class Chunk:
     arrays: tuple[int, ...] = ()
     row_by_row: bool = False
 
-    def array_of(self, column: int) -> tuple[int, int]:
-        """The first column of the array that a column is of, and how many it has."""
+    @property
+    def extents(self) -> tuple[int, ...]:
+        return (self.rows,)
+
+    @property
+    def inputs(self) -> list[Section]:
+        if not self.row_by_row:
+            return [Section(0, self.columns, 0, self.rows, (1,), self.columns * self.rows)]
+        found: list[Section] = []
         first = 0
         for columns in self.arrays:
-            if column < first + columns:
-                return first, columns
+            found.append(Section(first, columns, first * self.rows, 1, (columns,), columns * self.rows))
             first += columns
-        raise IndexError(column)
+        return found
+
+    def results(self, many: int) -> list[Section]:
+        """The sections of y, of so many numbers: what each row has, then the sums."""
+        wide, sums = self.outputs * self.rows, many - self.outputs
+        return [
+            Section(0, self.outputs, 0, self.rows, (1,), wide),
+            Section(self.outputs, sums, wide, 1, (0,), sums),
+        ]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The rows of two vmaps, one within the other: so many by so many. Each of the arrays has so many columns, and so
+    have groups of outputs; which of the two dimensions they have is beside it. `whole` if x has both of all arrays."""
+
+    extents: tuple[int, ...]
+    arrays: tuple[tuple[int, tuple[bool, ...]], ...]
+    outputs: tuple[tuple[int, tuple[bool, ...]], ...]
+    whole: bool = False
+
+    @property
+    def inputs(self) -> list[Section]:
+        if self.whole:
+            return self.sections([(columns, (True,) * len(self.extents)) for columns, _ in self.arrays])
+        return self.sections(self.arrays)
+
+    def results(self, many: int) -> list[Section]:
+        """The sections of y."""
+        return self.sections(self.outputs)
+
+    def sections(self, parts: Iterable[tuple[int, tuple[bool, ...]]]) -> list[Section]:
+        found: list[Section] = []
+        first = at = 0
+        for count, dims in parts:
+            own = [extent if has else 1 for extent, has in zip(self.extents, dims)]
+            strides = tuple(s if has else 0 for s, has in zip(dense(own).strides, dims))
+            found.append(Section(first, count, at, math.prod(own), strides, count * math.prod(own)))
+            first, at = first + count, at + found[-1].size
+        return found
 
 
 class Widener:
-    """The arrays of the chunk so far, and which of them are no row's own."""
+    """The arrays of the chunk so far, and which of its dimensions they have."""
 
-    def __init__(self, program: Program, chunk: Chunk):
-        self.program, self.chunk = program, chunk
+    def __init__(self, program: Program, chunk: Chunk | Tile):
+        self.program, self.chunk, self.extents = program, chunk, chunk.extents
         self.arrays: dict[str, Array] = {}
-        # What is not wide: what is given once for all rows, and what sums over rows are written to.
-        self.narrow = {name for name, a in program.arrays.items() if a.kind not in ("input", "output", "temporary")}
-        self.narrow |= {nest.destination.array for nest in self.row_sums() if nest.destination.array not in ("y", "s")}
-        self.narrow_scalars: dict[int, int] = {}  # of the array s, the elements that are sums, and their new places
+        self.inputs = chunk.inputs
+        self.results = chunk.results(program.arrays["y"].size if "y" in program.arrays else 0)
+        self.all, self.none = (True,) * len(self.extents), (False,) * len(self.extents)
+        # What does not have all dimensions: what is given once for all rows, and what sums over rows are written to.
+        self.narrow = {
+            name: self.none for name, a in program.arrays.items() if a.kind not in ("input", "output", "temporary")
+        }
+        self.narrow_scalars: dict[int, tuple[bool, ...]] = {}  # of the array s, the elements that are sums
+        for nest in self.row_sums():
+            to = nest.destination
+            if to.array == "s":
+                self.narrow_scalars[to.map.offset] = self.left_by(nest.body)
+            elif to.array != "y":
+                self.narrow[to.array] = self.left_by(nest.body)
         self.side_by_side = self.read_in_loops()  # of the array s, those that have to stay in it
+        self.statement: Nest | None = None
+        self.order: tuple[int, ...] = ()  # the dimensions of the chunk that the statement has, in the order of its own
 
     def row_sums(self) -> Iterator[Nest]:
         return (nest for nest in self.program.statements() if is_row_sum(nest.body))
+
+    def left_by(self, x: Expression) -> tuple[bool, ...]:
+        """The dimensions of the chunk that a sum over rows has still."""
+        assert isinstance(x, Apply)
+        over = ROW_SUMS[x.op]
+        return self.none if over is None else tuple(d != over for d in range(len(self.extents)))
 
     def read_in_loops(self) -> set[int]:
         """The scalars that some nest reads as elements of an array."""
@@ -113,21 +197,13 @@ class Widener:
         return span(access, extents, self.program.arrays)
 
     def run(self) -> Program:
-        rows, chunk = self.chunk.rows, self.chunk
-        for nest in self.row_sums():
-            if nest.destination.array == "s":
-                self.narrow_scalars[nest.destination.map.offset] = len(self.narrow_scalars)
         for name, array in self.program.arrays.items():
-            size = array.size if name in self.narrow else array.size * rows
-            if array.kind == "input":
-                size = chunk.columns * rows
-            elif array.kind == "output":
-                size = array.size + chunk.outputs * (rows - 1)
+            size = array.size * self.points(self.narrow.get(name, self.all))
+            if array.kind in ("input", "output"):
+                size = sum(section.size for section in (self.inputs if array.kind == "input" else self.results))
             self.arrays[name] = replace(array, size=size)
         if "s" in self.arrays and not self.side_by_side:
             del self.arrays["s"]
-        if self.narrow_scalars:
-            self.arrays["u"] = Array("u", "temporary", len(self.narrow_scalars))
         items: list[Nest | Block | Loop] = []
         for item in self.program.items:
             if isinstance(item, Block):
@@ -138,6 +214,10 @@ class Widener:
             else:
                 items += self.nest(item, 0)
         return Program(self.arrays, items)
+
+    def points(self, dims: tuple[bool, ...]) -> int:
+        """How many rows there are of so many dimensions."""
+        return math.prod(extent for extent, has in zip(self.extents, dims) if has)
 
     def loop(self, loop: Loop, counters: int) -> Loop:
         items: list[Nest | Loop] = []
@@ -151,50 +231,66 @@ class Widener:
     def nest(self, nest: Nest, counters: int) -> list[Nest]:
         """The nest in a chunk; two if it sums what has to be there first."""
         outer = counters + len(nest.domain.extents)
-        domain = Domain((*nest.domain.extents, self.chunk.rows), wider_mask(nest.domain, outer))
-        if not is_row_sum(nest.body):
-            if not self.is_wide(nest.destination):
-                return [Nest(nest.domain, self.narrowed(nest.destination), self.narrow_copy(nest.body))]
-            return [Nest(domain, self.access(nest.destination, outer), self.expression(nest.body, outer))]
+        self.statement = nest
+        dims = self.dims_of(nest.destination)
+        own = [d for d, has in enumerate(dims) if has]
+        over = [d for d, has in enumerate(dims) if not has] if is_row_sum(nest.body) else []
+        self.order = (*own, *over)
+        domain = self.domain(nest.domain, own, outer)
+        destination = self.access(nest.destination, outer)
+        if not over:
+            return [Nest(domain, self.within(destination, over), self.expression(nest.body, outer))]
         assert isinstance(nest.body, Apply)
         (body,) = nest.body.operands
+        rows = tuple(self.extents[d] for d in over)
         try:
-            return [Nest(nest.domain, self.narrowed(nest.destination), self.summed(body, outer))]
+            return [Nest(domain, self.within(destination, over), self.summed(body, outer, rows))]
         except NestedSumError:
             if counters:
                 raise
-            terms = Access(f"rows{len(self.arrays)}", dense(domain.extents))
-            self.arrays[terms.array] = Array(terms.array, "temporary", domain.size)
-            total = Sum(Domain((self.chunk.rows,)), terms)
+            whole = self.domain(nest.domain, self.order, outer)
+            terms = Access(f"rows{len(self.arrays)}", dense(whole.extents))
+            self.arrays[terms.array] = Array(terms.array, "temporary", whole.size)
             return [
-                Nest(domain, terms, self.expression(body, outer)),
-                Nest(nest.domain, self.narrowed(nest.destination), total),
+                Nest(whole, terms, self.expression(body, outer)),
+                Nest(domain, self.within(destination, over), Sum(Domain(rows), terms)),
             ]
 
-    def summed(self, x: Expression, outer: int) -> Expression:
-        """The sum of an expression over the rows; NestedSumError if that would be one of a sum inside an operation."""
-        rows = self.chunk.rows
+    def domain(self, domain: Domain, dims: Sequence[int], outer: int) -> Domain:
+        """The domain with these dimensions of the chunk as the innermost ones."""
+        extents = tuple(self.extents[d] for d in dims)
+        return Domain((*domain.extents, *extents), wider_mask(domain, outer, len(extents)))
+
+    def within(self, destination: Access, over: Sequence[int]) -> Access:
+        """A destination as the nest sees it, without the rows that it sums over, which come last."""
+        many = len(destination.map.strides) - len(over)
+        gather = None if destination.gather is None else self.within(destination.gather, over)
+        return Access(destination.array, AffineMap(destination.map.offset, destination.map.strides[:many]), gather)
+
+    def summed(self, x: Expression, outer: int, rows: tuple[int, ...]) -> Expression:
+        """The sum of an expression over rows; NestedSumError if that would be one of a sum inside an operation."""
         if isinstance(x, Sum) and x.op == "add":
             if contains_sum(x.body):
                 raise NestedSumError
-            return Sum(Domain((rows, *x.domain.extents), wider_mask(x.domain, outer)), self.expression(x.body, outer))
+            mask = wider_mask(x.domain, outer, len(self.order))
+            return Sum(Domain((*rows, *x.domain.extents), mask), self.expression(x.body, outer))
         if isinstance(x, Apply) and x.op in ("add", "sub", "neg") and contains_sum(x):
-            return Apply(x.op, tuple(self.summed(operand, outer) for operand in x.operands))
+            return Apply(x.op, tuple(self.summed(operand, outer, rows) for operand in x.operands))
         if isinstance(x, Apply) and x.op == "mul" and contains_sum(x):
             a, b = x.operands
             if isinstance(a, Constant):
-                return Apply("mul", (a, self.summed(b, outer)))
+                return Apply("mul", (a, self.summed(b, outer, rows)))
             raise NestedSumError
         if contains_sum(x):
             raise NestedSumError
-        return Sum(Domain((rows,)), self.expression(x, outer))
+        return Sum(Domain(rows), self.expression(x, outer))
 
     def expression(self, x: Expression, outer: int) -> Expression:
-        """The expression with a dimension for the rows behind the first `outer` ones."""
+        """The expression with dimensions for the rows behind the first `outer` ones."""
         if isinstance(x, Access):
             return self.constant(x) or self.access(x, outer)
         if isinstance(x, Sum):
-            domain = Domain(x.domain.extents, wider_mask(x.domain, outer))
+            domain = Domain(x.domain.extents, wider_mask(x.domain, outer, len(self.order)))
             return Sum(domain, self.expression(x.body, outer), x.op)
         if isinstance(x, Apply):
             return Apply(x.op, tuple(self.expression(operand, outer) for operand in x.operands))
@@ -207,58 +303,65 @@ class Widener:
             return None
         return Constant(float(values[x.map.offset]))
 
-    def is_wide(self, access: Access) -> bool:
-        if access.array == "s" and access.map.offset in self.narrow_scalars and not any(access.map.strides):
-            return False
-        if access.array == "y":
-            return access.map.offset < self.chunk.outputs
-        return access.array not in self.narrow
+    def dims_of(self, access: Access) -> tuple[bool, ...]:
+        """Which of the chunk's dimensions there are of what an access goes to."""
+        if access.array == "s" and not any(access.map.strides):
+            return self.narrow_scalars.get(access.map.offset, self.all)
+        if self.kind_of(access) in ("input", "output"):
+            return tuple(map(bool, self.section(access).strides))
+        return self.narrow.get(access.array, self.all)
+
+    def kind_of(self, access: Access) -> str:
+        return self.program.arrays[access.array].kind
+
+    def section(self, access: Access) -> Section:
+        """That of x or y which holds all that an access goes to; NestError if there is none."""
+        sections = self.inputs if self.kind_of(access) == "input" else self.results
+        if len(sections) == 1:
+            return sections[0]
+        low = high = access.map.offset
+        if access.gather is not None or any(access.map.strides):
+            assert self.statement is not None
+            low, high = self.reach(self.statement, access)
+        for section in sections:
+            if section.holds(low, high):
+                return section
+        offset = access.map.offset
+        for section in sections:  # within a loop, or with a mask, nobody knows how far it goes
+            if isinstance(self.chunk, Chunk) and section.holds(offset, offset):
+                return section
+        raise NestError(f"{access.array}[{low}..{high}] is not in one part of it")
 
     def access(self, access: Access, outer: int) -> Access:
-        chunk, affine = self.chunk, access.map
-        if not self.is_wide(access):
-            narrow = self.narrowed(access)
-            gather = None if narrow.gather is None else self.access(narrow.gather, outer)
-            return Access(narrow.array, spread(narrow.map, outer, 0), gather)
-        if access.array == "s" and affine.offset not in self.side_by_side:
+        affine, dims = access.map, self.dims_of(access)
+        name = access.array
+        if name == "s" and affine.offset not in self.side_by_side or dims != self.all and name == "s":
             name = f"s{affine.offset}"
-            self.arrays.setdefault(name, Array(name, "temporary", chunk.rows))
-            return Access(name, spread(AffineMap(0, affine.strides), outer, 1))
-        if self.program.arrays[access.array].kind == "input" and chunk.row_by_row:
-            first, columns = chunk.array_of(affine.offset)
-            there = AffineMap(first * (chunk.rows - 1) + affine.offset, affine.strides)
-            return Access(access.array, spread(there, outer, columns))
-        scaled = AffineMap(affine.offset * chunk.rows, tuple(s * chunk.rows for s in affine.strides))
+            self.arrays.setdefault(name, Array(name, "temporary", self.points(dims)))
+            affine = AffineMap(0, affine.strides)
+        if self.kind_of(access) in ("input", "output"):
+            section = self.section(access)
+            at, step, strides = section.at - section.first * section.step, section.step, section.strides
+        else:
+            own = dense([extent if has else 1 for extent, has in zip(self.extents, dims)]).strides
+            at, step, strides = 0, self.points(dims), tuple(s if has else 0 for s, has in zip(own, dims))
+        scaled = AffineMap(at + affine.offset * step, tuple(s * step for s in affine.strides))
         gather = None
         if access.gather is not None:
-            gather = Access(self.scaled_table(access.gather.array), spread(access.gather.map, outer, 0))
-        return Access(access.array, spread(scaled, outer, 1), gather)
+            table = access.gather
+            gather = Access(self.scaled_table(table.array, step), spread(table.map, outer, (0,) * len(self.order)))
+        return Access(name, spread(scaled, outer, tuple(strides[d] for d in self.order)), gather)
 
-    def scaled_table(self, name: str) -> str:
-        """The name of a table of indices into an array that has become wide."""
-        new = f"{name}_wide"
+    def scaled_table(self, name: str, step: int) -> str:
+        """The name of a table of indices into an array of which each element has become so many."""
+        if step == 1:
+            return name
+        new = f"{name}_by_{step}"
         if new not in self.arrays:
             table = self.program.arrays[name]
             assert table.values is not None
-            self.arrays[new] = replace(table, name=new, values=table.values * np.int64(self.chunk.rows))
+            self.arrays[new] = replace(table, name=new, values=table.values * np.int64(step))
         return new
-
-    def narrowed(self, access: Access) -> Access:
-        """An access to what is not wide, where that stands in a chunk."""
-        if access.array == "y":
-            offset = access.map.offset + self.chunk.outputs * (self.chunk.rows - 1)
-            return Access("y", AffineMap(offset, access.map.strides), access.gather)
-        if access.array == "s":
-            return Access("u", AffineMap(self.narrow_scalars[access.map.offset]))
-        return access
-
-    def narrow_copy(self, x: Expression) -> Expression:
-        """What is written to a place that is not wide: a copy of a sum over rows."""
-        if isinstance(x, Access):
-            return self.narrowed(x)
-        if isinstance(x, Apply):
-            return Apply(x.op, tuple(map(self.narrow_copy, x.operands)))
-        return x
 
 
 class NestedSumError(ValueError):
@@ -266,37 +369,46 @@ class NestedSumError(ValueError):
 
 
 def is_row_sum(x: Expression) -> bool:
-    return isinstance(x, Apply) and x.op == ROW_SUM
+    return isinstance(x, Apply) and x.op in ROW_SUMS
 
 
 def contains_sum(x: Expression) -> bool:
     return isinstance(x, Sum) or isinstance(x, Apply) and any(map(contains_sum, x.operands))
 
 
-def spread(affine: AffineMap, outer: int, stride: int) -> AffineMap:
-    """The map with one stride more, behind the first `outer` ones."""
-    return AffineMap(affine.offset, (*affine.strides[:outer], stride, *affine.strides[outer:]))
+def spread(affine: AffineMap, outer: int, strides: tuple[int, ...]) -> AffineMap:
+    """The map with these strides, too, behind the first `outer` ones."""
+    return AffineMap(affine.offset, (*affine.strides[:outer], *strides, *affine.strides[outer:]))
 
 
-def wider_mask(domain: Domain, outer: int) -> AffineMap | Access | None:
+def wider_mask(domain: Domain, outer: int, dims: int) -> AffineMap | Access | None:
     """The mask of a domain, which does not look at the rows."""
-    return changed_mask(domain.mask, lambda affine: spread(affine, outer, 0))
+    return changed_mask(domain.mask, lambda affine: spread(affine, outer, (0,) * dims))
 
 
 def row_by_row(program: Program, chunk: Chunk) -> Chunk:
     """The chunk with the rows of each array one after the other, unless some access goes from one array to another."""
+    changed = replace(chunk, row_by_row=True)
+    return changed if within_sections(program, changed) else chunk
+
+
+def whole(program: Program, tile: Tile) -> Tile:
+    """The tile with both dimensions of all arrays in x, if some access goes from one array to another."""
+    return tile if within_sections(program, tile) else replace(tile, whole=True)
+
+
+def within_sections(program: Program, chunk: Chunk | Tile) -> bool:
+    """Does no access to what comes in go from one section of it to another?"""
     widener = Widener(program, chunk)
     for nest in program.statements():
         for access in nest_accesses(nest):
             if access.array in program.arrays and program.arrays[access.array].kind == "input":
                 low, high = widener.reach(nest, access)
-                if access.gather or not 0 <= low <= high < chunk.columns:
-                    return chunk
-                if chunk.array_of(low) != chunk.array_of(high):
-                    return chunk
-    return replace(chunk, row_by_row=True)
+                if access.gather or not any(section.holds(low, high) for section in widener.inputs):
+                    return False
+    return True
 
 
-def widened(program: Program, chunk: Chunk) -> Program:
+def widened(program: Program, chunk: Chunk | Tile) -> Program:
     """The program for a chunk of rows."""
     return Widener(program, chunk).run()
