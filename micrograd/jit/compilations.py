@@ -119,6 +119,7 @@ class OpenProgram:
         import numpy as np
 
         from micrograd.jit.batched import BatchedProgram
+        from micrograd.jit.tiled import TiledProgram
 
         self.array = np.ndarray
         (_, kinds), (_, names, _) = key
@@ -126,7 +127,8 @@ class OpenProgram:
         self.kinds = [None if kind == "number" else kind[2] for kind in kinds] if plain else None
         self.dimensions = [x.fixed() for x in trace.arguments]
         self.seen = [(x.leaf, x.first) for x in trace.arguments if x.elements is not None]
-        self.program: Any = (BatchedProgram if trace.batch else Program)(trace, dtype, seconds)
+        of = Program if trace.batch is None else TiledProgram if trace.batch.is_deep else BatchedProgram
+        self.program: Any = of(trace, dtype, seconds)
 
     def take(self, args: tuple[Any, ...]) -> tuple[list[float], list[Any]] | None:
         """The numbers and the arrays of arguments that need no closer look, all of them floats and numpy's arrays; None

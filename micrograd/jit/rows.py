@@ -34,7 +34,7 @@ from micrograd.jit.values import FRESH, SLOTS
 WIDE = 1 << 28  # the inputs from this number on are those of a row
 SUM = CODE[ROW_SUM]
 LIFT = "lift"
-DEEPEST = 1  # vmaps one within the other of which one row is traced; deeper ones are written out
+DEEPEST = 2  # vmaps one within the other of which one row is traced; deeper ones are written out
 MOST_LOOKED_AT = 100  # functions, to see whether they use vmap
 MOST_ALIKE = 2  # lists of fewer rows are written out
 
@@ -149,11 +149,20 @@ class Batch:
         self._axes: list[Axes] = []  # of each row of the tape, as far as anybody has asked
         self._unions: dict[tuple[Axes, Axes], Axes] = {}
 
+    @property
+    def is_nested(self) -> bool:
+        """Has a vmap run within another?"""
+        return any(len(stack) > 1 for stack in self.stacks)
+
     def argument(self, kind: str, dimensions: tuple[int, ...]) -> Unseen:
         """The next array, or list, that the function was given."""
         origin = Origin(dimensions, leaf=len(self.arguments))
         self.arguments.append((ListArgument if kind == "list" else ArrayArgument)(self, origin))
         return self.arguments[-1]
+
+    def origins(self) -> list[Origin]:
+        """The arrays that may have rows."""
+        return [*(x.origin for x in self.arguments), *self.closures.values()]
 
     def new_inputs(self, many: int) -> list[Symbol]:
         """Inputs that are no row's."""
@@ -391,6 +400,7 @@ class Batch:
             if not isinstance(x, Rows):
                 own = self.axis_along(array, axis, shared)
                 own.sizes[name] = array.dimensions[axis]
+                array.origin.names.setdefault(array.own[axis], name)
                 shared = own if shared is None else self.joined(shared, own)
         assert shared is not None
         if len(set(shared.sizes.values())) > 1:

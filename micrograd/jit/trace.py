@@ -27,7 +27,7 @@ from micrograd.jit import short, sweep
 from micrograd.jit.order import ranks
 from micrograd.jit.rows import Batch
 from micrograd.jit.signature import FIRST_NUMBER, Answer, answer, arguments, largest_array
-from micrograd.jit.tape import LONG, Symbol, Tape
+from micrograd.jit.tape import LONG, Symbol, Tape, TraceError
 from micrograd.jit.unseen import Unseen
 from micrograd.jit.values import SLOTS, Outside, Slot, Traced, patched_classes
 
@@ -125,11 +125,31 @@ def trace_function(
     `number` makes of a symbol what the function gets for a number: the symbol itself, or a Value of it. `arrays` are
     those for the keys of an `open_signature`.
 
-    Whatever it raises comes through, and leaves every Value as it was.
+    Whatever it raises comes through, and leaves every Value as it was. If what a vmap within a vmap returned is looked
+    into, the inner rows are written out.
     """
-    trace = Trace(inputs=inputs)
-    tape = trace.tape
-    batch = Batch(tape)
+    batch = Batch(Tape())
+    try:
+        return one_run(batch, function, keys, inputs, dtype, number, fast, arrays)
+    except TraceError:
+        if not batch.is_nested:
+            raise
+    return one_run(Batch(Tape(), deepest=1), function, keys, inputs, dtype, number, fast, arrays)
+
+
+def one_run(
+    batch: Batch,
+    function: Callable[..., Any],
+    keys: tuple[Any, Any],
+    inputs: int,
+    dtype: str,
+    number: Callable[[Symbol], Any],
+    fast: bool,
+    arrays: Sequence[Any],
+) -> Trace:
+    """The trace of a run with what is known of rows in `batch`, which is nothing yet."""
+    tape = batch.tape
+    trace = Trace(tape, inputs)
 
     def place(symbol: Symbol) -> int:
         tape.outputs.append(tape.index_of(symbol))

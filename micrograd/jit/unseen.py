@@ -39,6 +39,7 @@ class Origin:
     leaf: int = -1
     array: Any = None
     axes: dict[int, list[Axis]] = field(default_factory=dict)  # by dimension, those that vmaps ran along it
+    names: dict[int, str] = field(default_factory=dict)  # what had so many rows, for messages
     seen: set[int] = field(default_factory=set)  # the dimensions whose length somebody knows
 
 

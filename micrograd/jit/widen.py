@@ -121,8 +121,14 @@ class Tile:
     @property
     def inputs(self) -> list[Section]:
         if self.whole:
-            return self.sections([(columns, (True,) * len(self.extents)) for columns, _ in self.arrays])
+            return self.sections([(sum(columns for columns, _ in self.arrays), (True,) * len(self.extents))])
         return self.sections(self.arrays)
+
+    @property
+    def starts(self) -> list[int]:
+        """Where in x each of the arrays begins."""
+        every = (True,) * len(self.extents)
+        return [part.at for part in self.sections((n, every if self.whole else dims) for n, dims in self.arrays)]
 
     def results(self, many: int) -> list[Section]:
         """The sections of y."""
