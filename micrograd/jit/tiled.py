@@ -40,10 +40,10 @@ from micrograd.jit.trace import Trace
 from micrograd.jit.unseen import Origin
 from micrograd.jit.widen import Tile, whole, widened
 
-LARGE_ROW, SMALL_ROW = 400, 100  # operations of a row
+LARGE_ROW, SMALL_ROW = 1000, 250  # operations of a row
 FEW_POINTS, SOME_POINTS, MANY_POINTS = 64, 256, 1024  # of a tile, by the operations of a row
-MOST_INNER = 128  # rows of a tile
-LINE = 64  # bytes: so many inner rows lie side by side at least
+LINE = 64  # bytes of a line of cache
+LINES = (15, 13, 11, 9, 7, 5, 3, 1)  # of inner rows in a tile: with an odd number, columns fall into different sets
 SEGMENTS, TILES = 16, 4  # of a pass at most, and of a segment at least
 MOST_APART = 1 << 26  # bytes for the sums of all segments
 
@@ -143,7 +143,12 @@ def extents_of(operations: int, rows: Sequence[int], least: int) -> tuple[int, .
     """How many rows of each axis a tile has, where there were so many when the pass was traced."""
     points = MANY_POINTS if operations <= SMALL_ROW else SOME_POINTS if operations <= LARGE_ROW else FEW_POINTS
     *outer, inner = rows
-    many = min(-(-inner // least) * least, points if not outer else min(points, MOST_INNER))
+
+    def waste(many: int) -> tuple[int, int]:
+        """How many rows there are in tiles of so many, and what it costs to begin with each."""
+        return -(-inner // many) * (many + least), -many
+
+    many = min((lines * least for lines in LINES if lines * least <= points), key=waste)
     return (max(1, min(points // many, outer[0])), many) if outer else (many,)
 
 
