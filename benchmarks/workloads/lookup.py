@@ -1,4 +1,4 @@
-"""Linear interpolation in a table of a thousand numbers at a million points: the mean, and its gradient by the table."""
+"""Linear interpolation in a table of a thousand numbers at a million points: the mean, and its gradient."""
 
 from peers import called, jax_called, to_numpy
 from timing import OURS, Workload, faster

@@ -76,8 +76,8 @@ class Compilations:
         new = OpenProgram(trace, key, self.dtype, time.perf_counter() - start)
         programs.setdefault(key, []).append(new)
         self.programs[key, tuple(new.dimensions)] = new.program
-        if trace.batch is not None and new.program.native.serves:
-            self.forms.prefer(key, new.program.native, self.least)
+        if new.on_few_rows is not None:
+            self.forms.prefer(key, new.on_few_rows, self.least)
         self.recent = new
         return new(numbers, arrays)
 
@@ -128,7 +128,10 @@ class OpenProgram:
         self.dimensions = [x.fixed() for x in trace.arguments]
         self.seen = [(x.leaf, x.first) for x in trace.arguments if x.elements is not None]
         of = Program if trace.batch is None else TiledProgram if trace.batch.is_deep else BatchedProgram
-        self.program: Any = of(trace, dtype, seconds)
+        program: Any = of(trace, dtype, seconds)
+        self.program = program
+        served = of is BatchedProgram and program.native.serves
+        self.on_few_rows: native.Native | None = program.native if served else None  # what the native entry can call
 
     def take(self, args: tuple[Any, ...]) -> tuple[list[float], list[Any]] | None:
         """The numbers and the arrays of arguments that need no closer look, all of them floats and numpy's arrays; None

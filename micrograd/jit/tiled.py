@@ -30,7 +30,8 @@ from typing import Any
 import numpy as np
 
 from micrograd.jit import native
-from micrograd.jit.batched import PRECISION, Results, address, buffer, check_indices, end, memory, pool
+from micrograd.jit.batched import Results, check_indices, memory, pool
+from micrograd.jit.chunks import PRECISION, address, buffer, end
 from micrograd.jit.lower import MachineCode
 from micrograd.jit.nests import Program
 from micrograd.jit.passes import Cutter, Feed, Kept, Pass
