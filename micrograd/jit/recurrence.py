@@ -557,15 +557,18 @@ class Search:
         body = np.repeat(np.arange(period), sizes[0])
         traced = self.members[low:high].reshape(count, -1).copy()
         steps = self.advancing_around(traced, body)
-        if count * period * ROWS_PER_ORDER > high - low or steps is not None and len(steps) >= count - 1:
+        if count * period * ROWS_PER_ORDER > high - low:
+            return steps
+        uneven = self.uneven(steps) if steps is not None else 0
+        if steps is not None and len(steps) >= count - 1 and not uneven:
             return steps
         rows = Numbering(self.graph, self.label, self.index).ordered(traced, body)
         self.put(low, rows)
         ordered = self.advancing_around(rows, body)
-        if steps is not None and (ordered is None or len(ordered) < len(steps)):
-            self.put(low, traced)
-            return self.advancing_around(traced, body)  # for terms may be in another order
-        return ordered
+        if steps is None or ordered is not None and (len(ordered), -self.uneven(ordered)) >= (len(steps), -uneven):
+            return ordered
+        self.put(low, traced)
+        return self.advancing_around(traced, body)  # for terms may be in another order
 
     def put(self, low: int, rows: Integers) -> None:
         self.members[low : low + rows.size] = rows.ravel()
@@ -609,6 +612,12 @@ class Search:
         first = reference - int(np.argmin(np.append(fine[reference::-1], False))) + 1
         stop = reference + int(np.argmin(np.append(fine[reference:], False)))
         return replace(steps, rows=rows[first:stop], operand=operand[first:stop], column=column, lag=lag)
+
+    def uneven(self, steps: Steps) -> int:
+        """How many operands from outside do not advance evenly from step to step."""
+        places = self.index[steps.operand[:, steps.column < 0]]
+        ahead = np.diff(places, axis=0)
+        return int((ahead != ahead[:1]).any(0).sum())
 
     def turns(self, steps: Steps, period: int) -> list[int]:
         """Where in the period steps had better begin: where the fewest numbers are handed on. Nowhere if none are."""
