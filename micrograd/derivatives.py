@@ -39,6 +39,7 @@ TRANSPOSES: dict[str, str] = {}
 # While a trace runs a function on a row that stands for all, this makes of what all rows share something that each has
 # to itself; None of what is so already.
 own_row: Callable[[Any], Any] | None = None
+note_gradient: Callable[[Any, Value], None] | None = None  # a trace wants to know which Value a gradient belongs to
 
 
 class Running(threading.local):
@@ -247,6 +248,7 @@ class Graph:
         queue = [-i for i in gradients]
         heapq.heapify(queue)
         last, pop, push = -self.size, heapq.heappop, heapq.heappush
+        note = note_gradient if self.symbolic else None
         while queue and queue[0] <= last:  # after which there are independent ones only
             i = -pop(queue)
             for j, d in zip(self.operands[i], self._pullback(i, gradients.pop(i))):
@@ -255,6 +257,8 @@ class Graph:
                 elif j >= 0:
                     gradients[j] = d
                     push(queue, -j)
+                if note is not None and j >= 0:
+                    note(gradients[j], self.nodes[j])
         return [gradients.get(i, 0.0) for i in range(self.size)]
 
     def push(self, seeds: Mapping[int, Data]) -> dict[int, Data]:

@@ -6,6 +6,7 @@ in a box is left to `layout`.
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ CUTS = 4  # how often classes are cut by who reads their pieces
 SMALLEST_PIECE = 4  # rows of such a piece
 MOST_PIECES = 8
 DEEPEST = 32  # at most so many operations, one inside the other, are fused into one expression
+
+
+class CycleError(Exception):
+    """Rows of a class are made of others of it."""
 
 
 @dataclass
@@ -83,6 +88,8 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = (), kind: Int
         classes, class_op = shallow_first(classes, class_op, depth)
         if kind is not None and (classes[graph.operand] > classes[edge_owners(graph)]).any():
             return classify(graph)  # what one row of a kind reads is not all that its like read
+        if graph.borders.any():
+            classes, class_op = operands_first(graph, classes, class_op)
     live = np.flatnonzero(graph.live & (graph.op != COPY))
     members = in_place(graph, classes, live)
     starts = np.searchsorted(classes[members], np.arange(len(class_op) + 1))
@@ -102,7 +109,11 @@ def keys(graph: Graph, slot: Integers) -> Keys:
     fixed = op[exponent] == CONSTANT
     form[powers[fixed]] = POWER
     power[powers[fixed]] = (graph.value[exponent[fixed]] + 0.0).view(np.int64)  # 0.0 for -0.0
-    return Keys(form, op, graph.start, slot[graph.operand], slot, power)
+    start, operand = graph.start, graph.operand
+    if graph.borders.any():
+        start = np.concatenate([[0], np.cumsum(~graph.borders)])[start]
+        operand = operand[~graph.borders]
+    return Keys(form, op, start, slot[operand], slot, power)
 
 
 def shallow_first(classes: Integers, class_op: list[int], depth: list[int]) -> tuple[Integers, list[int]]:
@@ -111,6 +122,31 @@ def shallow_first(classes: Integers, class_op: list[int], depth: list[int]) -> t
     new = np.empty_like(order)
     new[order] = np.arange(len(order))
     return new[classes], [class_op[c] for c in order.tolist()]
+
+
+def operands_first(graph: Graph, classes: Integers, class_op: list[int]) -> tuple[Integers, list[int]]:
+    """Classes numbered anew, each after those of its operands, and else in the order that they have. CycleError if some
+    wait for each other."""
+    many = len(class_op)
+    operands = operand_classes(graph, classes, many)
+    readers: list[list[int]] = [[] for _ in range(many)]
+    for c, own in enumerate(operands):
+        for q in own:
+            readers[q].append(c)
+    waits = [len(own) for own in operands]
+    ready = [c for c in range(many) if not waits[c]]  # a heap, for it is in order
+    order = []
+    while ready:
+        order.append(c := heapq.heappop(ready))
+        for r in readers[c]:
+            waits[r] -= 1
+            if not waits[r]:
+                heapq.heappush(ready, r)
+    if len(order) < many:
+        raise CycleError
+    new = np.empty(many, np.int64)
+    new[order] = np.arange(many)
+    return new[classes], [class_op[c] for c in order]
 
 
 def in_place(graph: Graph, classes: Integers, rows: Integers) -> Integers:

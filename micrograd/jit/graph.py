@@ -41,6 +41,7 @@ EXTREMES = {CODE["maximum"]: -math.inf, CODE["minimum"]: math.inf}  # with the n
 REDUCTIONS = (SUM, *EXTREMES)  # which take any number of operands, in any order
 
 NEAR = 12  # of a sum's terms so near to each other, those of the same row are added up
+LOOKS = 6  # operations, one inside the other, that rows are compared by
 PEELED = 8  # at most so many constant factors, one inside the other, are moved into one coefficient
 
 
@@ -74,6 +75,7 @@ class Graph:
     bias: Floats
     lone: Bools
     belongs: Integers
+    borders: Bools
 
     @cached_property
     def count(self) -> Integers:
@@ -93,6 +95,7 @@ class Graph:
             np.concatenate([self.bias, np.zeros(many)]),
             np.concatenate([self.lone, np.zeros(many, bool)]),
             np.concatenate([self.belongs, np.full(many, ABSENT)]),
+            np.concatenate([self.borders, np.zeros(many, bool)]),
         )
 
 
@@ -157,11 +160,11 @@ def reachable(a: list[int], b: list[int], c: list[int], first_output: int, size:
     return np.flatnonzero(np.frombuffer(live, np.uint8)[:size])
 
 
-def flatten(rows: Rows) -> Graph:
+def flatten(rows: Rows, as_its_like: bool = False) -> Graph:
     """Sums of any length, made of the chains of add, sub and neg in which each result has one use; the same of maximum
-    and of minimum."""
+    and of minimum. Where `as_its_like`, a sum of one use is part of no other if most of its like have more than one."""
     additive, extreme = np.isin(rows.op, (ADD, SUB, NEG)), np.isin(rows.op, list(EXTREMES))
-    root, sign = chains(rows, additive)
+    root, sign = chains(rows, additive, as_its_like)
     absorbed = root != np.arange(len(root))
 
     sums, others = np.flatnonzero(additive), np.flatnonzero(~additive & ~extreme)
@@ -199,22 +202,50 @@ def of_extremes(rows: Rows, op: int, unchanged: float) -> tuple[Integers, Intege
     return root[owner[ends]], place[ends], operand[ends], np.ones(int(ends.sum()))
 
 
-def chains(rows: Rows, additive: Bools) -> tuple[Integers, Floats]:
+def uses_of(rows: Rows) -> Integers:
+    """How often each row is an operand."""
+    size = len(rows.op)
+    return np.bincount(np.concatenate([rows.a, rows.b, rows.c]), minlength=size + 1)[:size]
+
+
+def chains(rows: Rows, additive: Bools, as_its_like: bool = False) -> tuple[Integers, Floats]:
     """For each row the last one of the chain of additions that it is part of, or itself, and its sign in that one."""
     size = len(rows.op)
     everyone = np.arange(size)
-    uses = np.bincount(np.concatenate([rows.a, rows.b, rows.c]), minlength=size + 1)[:size]
+    uses = uses_of(rows)
     consumer = np.full(size + 1, size)
     for column in (rows.a, rows.b, rows.c):
         consumer[column] = everyone
     consumer = np.where(uses == 1, consumer[:size], everyone)
     absorbed = additive & additive[consumer] & (consumer != everyone)
+    if as_its_like:
+        absorbed &= ~rarely(rows, additive, absorbed)
     root = np.where(absorbed, consumer, everyone)
     taken = (rows.op[consumer] == NEG) | (rows.op[consumer] == SUB) & (rows.b[consumer] == everyone)
     sign = np.where(absorbed & taken, -1.0, 1.0)
     while (root[root] != root).any():  # each time around, twice as far
         sign, root = sign * sign[root], root[root]
     return root, sign
+
+
+def rarely(rows: Rows, additive: Bools, absorbed: Bools) -> Bools:
+    """The rows that are absorbed although most of those that look like them are not. How a row looks is how it is made
+    of leaves and of rows that have several uses, whatever these are."""
+    size = len(rows.op)
+    plain = np.append((rows.op <= INPUT) & (rows.op != CONSTANT) | (uses_of(rows) > 1), True)
+    own = np.where(rows.op == CONSTANT, rows.value.view(np.int64) | 1, rows.op * 2).astype(np.uint64)
+    looks = np.append(own, np.uint64(0))
+    for _ in range(LOOKS):
+        seen = np.where(plain, np.uint64(0), looks)
+        mixed: Any = seen[rows.a] * np.uint64(0x9E3779B97F4A7C15) + seen[rows.b] * np.uint64(0xC2B2AE3D27D4EB4F)
+        mixed = (mixed + seen[rows.c] + own) * np.uint64(0xBF58476D1CE4E5B9)
+        looks[:size] = mixed ^ (mixed >> np.uint64(29))
+    _, kind = np.unique(looks[:size][additive], return_inverse=True)
+    kind = kind.ravel()
+    few = np.bincount(kind, absorbed[additive]) < np.bincount(kind, ~absorbed[additive])
+    result: Bools = additive.copy()
+    result[additive] = few[kind] & absorbed[additive]
+    return result
 
 
 def peel(rows: Rows, absorbed: Bools, operand: Integers, coefficient: Floats) -> None:
@@ -266,7 +297,8 @@ def linked(
     op = np.where(additive, SUM, rows.op)
     lone = np.zeros(size, bool)
     links = start, operand, coefficient, bias
-    return Graph(op, rows.number, rows.value, live, *links, lone, rows.belongs)
+    borders = np.zeros(len(operand), bool)
+    return Graph(op, rows.number, rows.value, live, *links, lone, rows.belongs, borders)
 
 
 def added_up(

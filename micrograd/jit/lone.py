@@ -267,6 +267,7 @@ def inserted(graph: Graph, after: Integers, terms: Edges, removed: Integers, rea
     owner = np.concatenate([moved[edge_owners(graph)[keep]], number[terms.owner]])
     operand = np.concatenate([operand[keep], moved[terms.operand]])
     coefficient = np.concatenate([coefficient[keep], terms.coefficient])
+    borders = np.concatenate([graph.borders[keep], np.zeros(len(terms.owner), bool)])
     by_owner = np.argsort(owner, kind="stable")
     size = len(graph.op) + len(after)
     return Graph(
@@ -280,4 +281,5 @@ def inserted(graph: Graph, after: Integers, terms: Edges, removed: Integers, rea
         np.insert(graph.bias, after, 0.0),
         np.insert(graph.lone, after, True),
         np.insert(graph.belongs, after, ABSENT),
+        borders[by_owner],
     )

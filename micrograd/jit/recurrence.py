@@ -50,6 +50,7 @@ ALIKE = 4  # how deep rows outside of the steps are compared
 ROUNDS = 32  # of taking away what is in no cycle
 FEW_NESTS = 32  # for wide vectors, so few are not worth a loop
 WIDE = 256  # numbers that a wide vector has
+MOST_CUT = 3  # times as many classes, where they are cut by who reads them
 NARROW = 4  # columns of a class of single numbers
 
 
@@ -64,6 +65,10 @@ class Recurrence:
     uncut: Integers
     initial: Integers
 
+    def cut_by_distance(self) -> bool:
+        """Whether cutting has gone on, as from a border inwards, until little was left of the classes."""
+        return int(self.body.max()) + 1 > MOST_CUT * (int(self.uncut.max()) + 1)
+
     def parts(self) -> list[Integers]:
         """The columns of each class."""
         return [np.flatnonzero(self.body == c) for c in range(int(self.body.max()) + 1)]
@@ -72,8 +77,8 @@ class Recurrence:
 def with_time_loops(graph: Graph, classes: Classes) -> tuple[Graph, Classes]:
     """The graph with rows for what its recurrences begin with, and classes in which their steps are alike."""
     timed, found = recurrences(graph, classes)
-    for cut in (True, False):
-        bodies = [replace(recurrence, body=recurrence.body if cut else recurrence.uncut) for recurrence in found]
+    fewer = [replace(x, body=x.uncut if x.cut_by_distance() else x.body) for x in found]
+    for bodies in (fewer, [replace(x, body=x.uncut) for x in found]):
         merged = merge(timed, bodies) if found else None
         if merged:
             return timed, merged
@@ -445,12 +450,13 @@ class Numbering:
         parts = [slice(low, high) for low, high in itertools.pairwise(bounds)]
         for part in parts:
             self.begin(rows[0, part], rows[1, part])
-        chosen = [self.one_each(rows[1, part]) for part in parts]
+        chosen = [self.telling(rows[1, part]) for part in parts]
         for t in range(len(rows)):
-            for part, kind in zip(parts, chosen):
+            for part, kinds in zip(parts, chosen):
                 own = rows[t, part]
-                if kind is not None:
-                    own = own[np.argsort(self.of_kind(own, kind), kind="stable")]
+                numbers = [found for kind in kinds for found in self.of_kind(own, kind)]
+                if numbers:
+                    own = own[np.lexsort(numbers[::-1])]
                 rows[t, part] = own
                 self.number[own] = np.arange(len(own))
                 if self.graph.op[own[0]] in REDUCTIONS:
@@ -472,28 +478,34 @@ class Numbering:
             self.kind[operand] = new.pop()
             self.number[operand] = np.arange(len(operand))
 
-    def one_each(self, rows: Integers) -> int | None:
-        """A kind of operand of which each row has one of its own, if there is one."""
+    def telling(self, rows: Integers) -> list[int]:
+        """Kinds of operands by which the rows can be told from each other: one of which each row has one of its own, if
+        there is one, or else all of which each row has equally many."""
         edges, owner = edges_of(self.graph, rows)
         operand = self.graph.operand[edges]
         kind = self.kind[operand]
-        for k in np.unique(kind)[::-1].tolist():
+        found: list[tuple[int, int]] = []
+        for k in np.unique(kind).tolist():
             those = kind == k
-            if len(np.unique(operand[those])) != len(rows):
-                continue
             pairs = np.unique(np.stack([owner[those], operand[those]], 1), axis=0)  # of a square there are two alike
             if np.array_equal(pairs[:, 0], np.arange(len(rows))):
-                return int(k)
-        return None
+                found.append((len(np.unique(pairs[:, 1])), k))
+        found.sort(reverse=True)
+        return [k for _, k in (found[:1] if found and found[0][0] == len(rows) else found)]
 
-    def of_kind(self, rows: Integers, kind: int) -> Integers:
-        """The number of the operand of a kind of each row; where that is not so, any."""
+    def of_kind(self, rows: Integers, kind: int) -> list[Integers]:
+        """The numbers of the operands of a kind of each row, the smallest first."""
         edges, owner = edges_of(self.graph, rows)
         operand = self.graph.operand[edges]
         those = self.kind[operand] == kind
-        numbers = np.zeros(len(rows), np.int64)
-        numbers[owner[those]] = self.number[operand[those]]
-        return numbers
+        numbers, owner = self.number[operand[those]], owner[those]
+        numbers = numbers[np.lexsort([numbers, owner])]
+        each, uneven = divmod(len(numbers), len(rows))
+        return (
+            []
+            if uneven or not each or (np.bincount(owner, minlength=len(rows)) != each).any()
+            else [*numbers.reshape(-1, each).T]
+        )
 
     def order_terms(self, rows: Integers) -> None:
         edges, owner = edges_of(self.graph, rows)

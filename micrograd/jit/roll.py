@@ -38,10 +38,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from micrograd.jit.borders import border_terms
 from micrograd.jit.boxes import Arrangement, IrregularError, affine_fit, arrangement, arrangements, grid, perfect
 from micrograd.jit.classes import (
     UNROLLED,
     Classes,
+    CycleError,
     TimeLoop,
     by_class,
     by_operation,
@@ -61,6 +63,8 @@ from micrograd.jit.tape import Tape
 SMALLEST = 16  # operands that a class has to have in all to be worth a nest
 ROWS_PER_NEST = 300  # finding a nest costs as much as about so many rows, so there may be one nest for each so many
 FREE_NESTS = 64  # but so many in any case
+MANY_CLASSES = 20  # rows for each class: of programs with fewer, borders may be why they are so few
+FEWER = 1.2  # times as few classes are worth it
 SHORT = 5  # a dimension of fewer points is not one to lay out along
 FEW_PIECES = 4  # by breaks in the terms of its sums
 FEW_KINDS = 3  # of ways from term to term
@@ -82,8 +86,8 @@ class Roller:
 
     def __init__(self, tape: Tape, time_loops: bool = True, worthwhile: bool = False):
         self.worthwhile = worthwhile
-        graph = flatten(decode(tape))
-        graph, classes = with_lone_terms(graph, classify(graph))
+        graph, classes = classified(tape)
+        graph, classes = with_lone_terms(graph, classes)
         if time_loops:
             graph, classes = with_time_loops(graph, classes)
         if worthwhile and not classes.loops and nothing_repeats(graph, classes):
@@ -661,6 +665,24 @@ def places_of(statement: Statement, order: Integers, with_terms: bool) -> Intege
         if len(first) == len(order):
             columns.append(scope.places()[first])
     return np.concatenate(columns, 1)
+
+
+def classified(tape: Tape) -> tuple[Graph, Classes]:
+    """The graph of a tape and its classes; if there are many, perhaps as it is without what borders make of them."""
+    rows = decode(tape)
+    graph = flatten(rows)
+    classes = classify(graph)
+    if len(classes.op) * MANY_CLASSES > len(classes.members) and len(classes.op) > MANY_CLASSES:
+        more = flatten(rows, as_its_like=True)
+        more.borders = border_terms(more)
+        if more.borders.any():
+            try:
+                fewer = classify(more)
+            except CycleError:
+                return graph, classes
+            if FEWER * len(fewer.op) < len(classes.op):
+                return more, fewer
+    return graph, classes
 
 
 def operations(graph: Graph, classes: Classes) -> Integers:

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from micrograd import func, ops
+from micrograd import derivatives, func, ops
 from micrograd.engine import Value, topological
 from micrograd.jit import short, sweep
 from micrograd.jit.order import ranks
@@ -159,7 +159,7 @@ def one_run(
         return batch.argument(kind, tuple(arrays[len(batch.arguments)].shape))
 
     with collector_at_rest():
-        with values_on(tape, fast) as outside, rows_run_by(batch):
+        with values_on(tape, fast) as outside, rows_run_by(batch), gradients_noted(tape):
             numbers = iter([number(symbol) for symbol in batch.new_inputs(inputs)])
             positional, named = (arguments(key, numbers, unseen) for key in keys)
             try:
@@ -201,6 +201,22 @@ def rows_run_by(batch: Batch) -> Iterator[None]:
     finally:
         func.tracing_vmap = before
         batch.end()
+
+
+@contextmanager
+def gradients_noted(tape: Tape) -> Iterator[None]:
+    """For a time, the tape learns which Value's gradient a row is, as it does in a sweep."""
+    before, note = derivatives.note_gradient, tape.gradients.append
+
+    def note_rows(g: Any, of: Value) -> None:
+        if isinstance(g, Traced) and isinstance(of, Traced):
+            note((g._row, of._row))
+
+    derivatives.note_gradient = note_rows
+    try:
+        yield
+    finally:
+        derivatives.note_gradient = before
 
 
 def arrange(trace: Trace, outside: Outside, roots: list[Any]) -> None:
