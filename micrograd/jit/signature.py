@@ -64,10 +64,10 @@ def signature(x: Any, numbers: list[float], static: bool = False) -> Any:
             numbers += x
             keys: tuple[Any, ...] = ("number",) * len(x)
         else:
-            keys = items_of(enumerate(x), numbers)
+            keys = items_of(enumerate(x), numbers, None)
         return (type(x).__name__, keys) if type(x) in (list, tuple) else ("named", Same(type(x)), keys)
     if isinstance(x, dict):
-        return "dict", tuple(x), items_of(x.items(), numbers)
+        return "dict", tuple(x), items_of(x.items(), numbers, None)
     if isinstance(x, Module):
         return "module", Same(x)
     if hasattr(x, "__array__") and getattr(x, "ndim", None):
@@ -79,14 +79,15 @@ def signature(x: Any, numbers: list[float], static: bool = False) -> Any:
     return "value" if isinstance(x, Value) else "number"
 
 
-def items_of(
-    items: Iterable[tuple[Any, Any]], numbers: list[float], arrays: list[Any] | None = None
-) -> tuple[Any, ...]:
-    """The keys of what a container holds; by `open_signature` where there is a place for arrays."""
+def items_of(items: Iterable[tuple[Any, Any]], numbers: list[float], arrays: list[Any] | None) -> tuple[Any, ...]:
+    """The keys of what a container holds; by `open_signature` where there is a place for arrays.
+
+    All parameters are given here and above: Python 3.13.0 finds no recursion without end through calls that leave some.
+    """
     keys = []
     for place, item in items:
         try:
-            keys.append(signature(item, numbers) if arrays is None else open_signature(item, numbers, arrays))
+            keys.append(signature(item, numbers, False) if arrays is None else open_signature(item, numbers, arrays))
         except ArgumentError as error:
             raise ArgumentError(str(error), f"[{place!r}]{error.path}") from None
     return tuple(keys)
@@ -108,7 +109,7 @@ def open_signature(x: Any, numbers: list[float], arrays: list[Any]) -> Any:
         if array.dtype.kind in "fiu" and array.size:
             arrays.append(array)
             return "rows", "array", array.ndim
-    return signature(x, numbers)
+    return signature(x, numbers, False)
 
 
 def numbers_in(x: Any) -> Any:

@@ -9,6 +9,7 @@ import os
 import random
 import re
 import types  # noqa: F401  # they use this one too
+import warnings
 
 import numpy as np
 import pytest
@@ -587,7 +588,9 @@ def test_a_list_that_changes_between_calls_is_read_anew():
     x[0] = 1.0
     y.resize(2, refcheck=False)
     assert compiled(x, y) == [2.0, 3.0, 1]
-    y.dtype = np.float32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of numpy 2.5 for the next line
+        y.dtype = np.float32
     assert compiled(x, y)[1] == pytest.approx(float(y[0]) + float(y[-1]))
     y = y.view(np.float64)
     y.flags.writeable = False
