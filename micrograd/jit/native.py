@@ -40,7 +40,7 @@ from typing import Any
 from micrograd.engine import Value
 from micrograd.jit.buffers import ALIGNMENT, aligned, offsets
 from micrograd.jit.homes import AnyHome, Home, Homed, NarrowHome, homes, moving
-from micrograd.jit.lower import MachineCode
+from micrograd.jit.lower import MachineCode, llvm_c
 from micrograd.jit.signature import Answer, float_of
 from micrograd.jit.tape import INPUT
 from micrograd.jit.trace import SLOTS, Slot, Trace, turn
@@ -250,6 +250,7 @@ made: list[Machine] = []
 def machine() -> Machine | None:
     """The entry, compiled when it is first asked for; None where it does not suit this Python."""
     if not made:
+        llvm_c()  # before all else: it says what to install
         offsets = layout()
         if offsets is None:
             return None

@@ -558,6 +558,12 @@ def run_script(program, *options):
     return subprocess.run([sys.executable, *options, "-c", program], capture_output=True, text=True, timeout=120)
 
 
+def test_without_the_compilers_packages_a_call_says_what_to_install():
+    program = "import sys; sys.modules.update(numpy=None, mlir=None, llvm=None)\nfrom micrograd.jit import jit\n"
+    result = run_script(program + "jit(lambda x: x)(1.0)")
+    assert result.stderr.splitlines()[-1].startswith("ImportError: the compiler needs MLIR and LLVM: pip install ")
+
+
 @pytest.mark.parametrize("rounds", range(3))
 def test_the_interpreter_may_end_while_threads_are_in_compiled_code(rounds):
     program = """
