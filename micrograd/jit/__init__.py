@@ -69,7 +69,8 @@ def jit(target: Any = None, dtype: str = "f32", *, static_argnames: str | Iterab
 
     Every Value from outside that is read is live: after `p.data` has changed the next call sees it. Every one that is
     set has its new number when the call returns. What else the target is made of (layers, lists, Python numbers, which
-    Values stand where) is taken as it is when it is traced.
+    Values stand where, random numbers) is taken as it is when it is traced. Lists, dicts and arrays among the arguments
+    are copies: what the function sets in them, its caller does not see.
 
     dtype: "f32" or "f64", the type of all arithmetic.
     Errors: TypeError or ValueError for a target, an operation or a number that can't be compiled; TraceError, a

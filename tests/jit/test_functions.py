@@ -436,3 +436,17 @@ def test_any_expression_of_live_values_can_be_trained(case, start_afresh, rate):
         assert fast(rate) == pytest.approx(step(rate).data, rel=1e-11, abs=1e-11)
         assert [v.data for v in compiled] == pytest.approx([v.data for v in eager], rel=1e-11, abs=1e-11)
         assert [v.grad for v in compiled] == pytest.approx([v.grad for v in eager], rel=1e-10, abs=1e-10)
+
+
+def test_arguments_are_copies_and_random_numbers_those_of_the_trace():
+    def function(x, y, d):
+        x[0] = y[1] = d["z"] = x[1] + random.random()
+        x.append(1.0)
+        return x[0]
+
+    compiled = jit(function, dtype="f64")
+    x, y, d = [1.0, 2.0], np.array([1.0, 2.0]), {"z": 3.0}
+    first = compiled(x, y, d)
+    assert 2.0 <= first < 3.0
+    assert compiled([1.0, 3.0], y, d) == pytest.approx(first + 1.0)
+    assert (x, y.tolist(), d) == ([1.0, 2.0], [1.0, 2.0], {"z": 3.0})
