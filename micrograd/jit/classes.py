@@ -13,9 +13,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from micrograd.jit.consing import COMMUTED, IN_ORDER, POWER, SET, SHALLOW, TOLD, Keys, numbered
-from micrograd.jit.graph import CONSTANT, COPY, EXTREMES, INPUT, MUL, POW, REDUCTIONS, SUM, WEIGHT, Graph, edge_owners
+from micrograd.jit.consing import Keys, numbered
+from micrograd.jit.graph import (
+    CONSTANT,
+    COPY,
+    EXTREMES,
+    INPUT,
+    MUL,
+    POW,
+    REDUCTIONS,
+    SUM,
+    WEIGHT,
+    Graph,
+    edge_owners,
+    edges_of,
+)
 from micrograd.jit.nests import Integers
+from micrograd.jit.rowwise import COMMUTED, IN_ORDER, POWER, SET, SHALLOW, TOLD
 from micrograd.jit.tape import ABSENT
 
 UNROLLED = 3  # at most so many terms of a class are written one by one; more are a reduction
@@ -160,13 +174,31 @@ def in_place(graph: Graph, classes: Integers, rows: Integers) -> Integers:
     key = np.full(len(graph.op), ABSENT)
     known = np.bincount(classes[members], own != ABSENT) == np.diff(start)
     key[members] = np.where(known[classes[members]], own, ABSENT)
-    for c in np.flatnonzero(~known & (np.diff(start) >= SMALLEST_PIECE)).tolist():
-        if c > INPUT:
+    readers = readers_of_classes(graph, classes, members[start[:-1][np.diff(start) >= SMALLEST_PIECE]])
+    pending = [c for k in np.flatnonzero(known).tolist() for c in readers.get(k, ())]
+    heapq.heapify(pending)
+    while pending:
+        c = heapq.heappop(pending)
+        if not known[c]:
             part = members[start[c] : start[c + 1]]
             found = key_of_operand(graph, key, part)
             if found is not None:
                 key[part], known[c] = found, True
+                for reader in readers.get(c, ()):
+                    if reader > c:
+                        heapq.heappush(pending, reader)
     return members[np.lexsort([np.where(known[classes[members]], key[members], members), classes[members]])]
+
+
+def readers_of_classes(graph: Graph, classes: Integers, rows: Integers) -> dict[int, list[int]]:
+    """For each class those that read it, among those of these rows, one of each class."""
+    rows = rows[graph.op[rows] > INPUT]
+    edges, owner = edges_of(graph, rows)
+    readers: dict[int, list[int]] = {}
+    for c, reader in zip(classes[graph.operand[edges]].tolist(), classes[rows][owner].tolist()):
+        if c != reader:
+            readers.setdefault(c, []).append(reader)
+    return readers
 
 
 def key_of_operand(graph: Graph, key: Integers, rows: Integers) -> Integers | None:

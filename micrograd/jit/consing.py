@@ -2,29 +2,24 @@
 
 What comes in: rows with operations and operands, as `Keys`. What goes out: a number for each, its class; equal for
 rows of one operation whose operands are of the same classes. A row can't be looked at before those that it reads, so
-there is nothing here for numpy to do. `in_python` is to be read; `by_machine`, which is `consing.ll`, does the same for
-long tapes in a tenth of the time.
+there is nothing here for numpy to do. `in_python` is to be read; `by_machine` does the same for long tapes in a tenth
+of the time.
 """
 
 from __future__ import annotations
 
-import ctypes
-import re
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from micrograd.jit import rowwise
 from micrograd.jit.nests import Integers
+from micrograd.jit.rowwise import COMMUTED, IN_ORDER, MANY, POWER, SET, SHALLOW, TOLD
 from micrograd.jit.tape import INPUT
 
-# How a row's key is made of the classes of its operands: in their order; two of them, in any order; the first one, and
-# the bits of an exponent; as a set; as a set of those that tell.
-IN_ORDER, COMMUTED, POWER, SET, TOLD = range(5)
-SHALLOW = 4  # at most so many operations, one inside the other, from leaves to a term that may be missing in a sum
-MANY = 8000  # rows: as long as Python takes for them, it takes to compile `consing.ll`
+# How a row's key is made of the classes of its operands: IN_ORDER, or two of them COMMUTED, in any order; the first one
+# and the bits of an exponent, for a POWER; as a SET; as one of those that tell, TOLD.
 
 
 @dataclass
@@ -96,64 +91,16 @@ def telling(kinds: frozenset[int], depth: list[int]) -> frozenset[int]:
     return frozenset(told) if 0 < len(told) < len(kinds) else kinds
 
 
-# The arrays that consing.ll works on.
-OF_KEYS = ("form", "op", "start", "operand", "slot", "power")
-OF_CLASSES = ("tag", "depth", "stamp", "begin", "hash")
-ARRAYS = (*OF_KEYS, "row", "class", *OF_CLASSES, "key", "table")
-
-
 def by_machine(keys: Keys, rows: Integers, of: Integers, class_op: list[int], depth: list[int]) -> Integers:
     """The same. The keys of all classes stand one after the other; those that are known already need none."""
     known, most = len(class_op), len(class_op) + len(rows) + 1
-    arrays = {name: np.ascontiguousarray(getattr(keys, name), np.int64) for name in OF_KEYS}
+    arrays = {name: np.ascontiguousarray(column, np.int64) for name, column in vars(keys).items()}
     arrays |= {"row": np.ascontiguousarray(rows, np.int64), "class": of.astype(np.int64)}
-    arrays |= {name: np.zeros(most, np.int64) for name in OF_CLASSES}
+    arrays |= {name: np.zeros(most, np.int64) for name in ("tag", "depth", "stamp", "begin", "hash")}
     arrays["depth"][:known] = depth
     arrays["key"] = np.empty(len(keys.operand) + 2 * len(rows) + 1, np.int64)
     arrays["table"] = np.zeros(1 << (2 * len(rows)).bit_length(), np.int64)
-    addresses = (ctypes.c_void_p * len(ARRAYS))(*(arrays[name].ctypes.data for name in ARRAYS))
-    many = machine()(addresses, len(rows), known, len(arrays["table"]) - 1)
+    many = rowwise.run("number", arrays, len(rows), known, len(arrays["table"]) - 1)
     class_op += (arrays["tag"][known:many] >> 8).tolist()
     depth += arrays["depth"][known:many].tolist()
     return arrays["class"]
-
-
-@cache
-def machine() -> Any:
-    """The function `number` of consing.ll, as a callable."""
-    from micrograd.jit.lower import MachineCode
-
-    text = Path(__file__).with_name("consing.ll").read_text(encoding="utf-8")
-    code = MachineCode(llvm_ir(text), size=text.count("\n"))
-    integer = ctypes.c_int64
-    number = ctypes.CFUNCTYPE(integer, ctypes.c_void_p, *[integer] * 3)(code.address("number"))
-    number.code = code  # type: ignore[attr-defined]  # lives as long
-    return number
-
-
-def llvm_ir(text: str) -> str:
-    """The LLVM IR that consing.ll stands for."""
-    serial = 0
-
-    def address(array: str, i: str) -> tuple[str, str]:
-        nonlocal serial
-        serial += 1
-        lines = [
-            f"%array.at.{serial} = getelementptr ptr, ptr %t, i64 {ARRAYS.index(array)}",
-            f"%array.{serial} = load ptr, ptr %array.at.{serial}",
-            f"%at.{serial} = getelementptr i64, ptr %array.{serial}, i64 {i}",
-        ]
-        return "\n  ".join(lines), f"%at.{serial}"
-
-    def get(found: re.Match[str]) -> str:
-        lines, at = address(found[2], found[3])
-        return f"{lines}\n  {found[1]} = load i64, ptr {at}"
-
-    def put(found: re.Match[str]) -> str:
-        lines, at = address(found[1], found[2])
-        return f"{lines}\n  store i64 {found[3]}, ptr {at}"
-
-    text = re.sub(r"(%\S+) = get (\w+)\[(\S+)\]", get, re.sub(r";.*", "", text))
-    text = re.sub(r"put (\w+)\[(\S+)\] = (\S+)", put, text)
-    numbers = {"COMMUTED": COMMUTED, "POWER": POWER, "SET": SET, "TOLD": TOLD, "SHALLOW": SHALLOW, "INPUT": INPUT}
-    return re.sub(r"\$(\w+)", lambda found: str(numbers[found[1]]), text)

@@ -19,6 +19,7 @@ Nothing is folded that depends on a number, except that x + 0 and x**1 are x: th
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from micrograd.jit import rowwise
 from micrograd.jit.nests import Floats, Integers
 from micrograd.jit.tape import ABSENT, CONSTANT, INPUT, OPERATIONS, WEIGHT, Tape
 
@@ -105,11 +107,13 @@ def decode(tape: Tape) -> Rows:
     same = copied(rows)
     a, b, c = same[rows.a], same[rows.b], same[rows.c]
     size = len(rows.op) - 1
-    keep = reachable(a.tolist(), b.tolist(), c.tolist(), len(tape), size)
+    operands = np.stack([a, b, c], 1).ravel()
+    outputs = np.arange(len(tape), size)
+    keep = np.flatnonzero(made_of(3 * np.arange(size + 2), operands, outputs)[:-1])
     new = np.full(size + 1, len(keep))
     new[keep] = np.arange(len(keep))
-    operands = (new[a[keep]], new[b[keep]], new[c[keep]])
-    return Rows(rows.op[keep], *operands, rows.number[keep], rows.value[keep], rows.belongs[keep])
+    a, b, c = (new[column[keep]] for column in (a, b, c))
+    return Rows(rows.op[keep], a, b, c, rows.number[keep], rows.value[keep], rows.belongs[keep])
 
 
 def columns(tape: Tape) -> Rows:
@@ -132,8 +136,8 @@ def columns(tape: Tape) -> Rows:
     value[constants] = np.array(tape.constants)[number[constants]]
     belongs = np.full(size + 1, ABSENT)
     if tape.gradients:
-        gradients = np.array(tape.gradients, np.int64)
-        belongs[gradients[:, 0]] = gradients[:, 1]
+        gradients = np.fromiter(itertools.chain.from_iterable(tape.gradients), np.int64, 2 * len(tape.gradients))
+        belongs[gradients[::2]] = gradients[1::2]
     return Rows(op, a, b, c, number, value, belongs)
 
 
@@ -150,14 +154,21 @@ def copied(rows: Rows) -> Integers:
     return same
 
 
-def reachable(a: list[int], b: list[int], c: list[int], first_output: int, size: int) -> Integers:
-    """The rows that the outputs, which are the last rows, are made of, and these themselves."""
-    live = bytearray(size + 1)
-    live[first_output:size] = b"\1" * (size - first_output)
-    for i in range(size - 1, -1, -1):
-        if live[i]:
-            live[a[i]] = live[b[i]] = live[c[i]] = 1
-    return np.flatnonzero(np.frombuffer(live, np.uint8)[:size])
+def made_of(start: Integers, operand: Integers, rows: Integers, first: int = 0) -> Bools:
+    """For each row whether these are made of it, or it is one of them; of rows from `first` on. The operands of row i
+    are `operand[start[i]:start[i + 1]]`."""
+    mark = np.zeros(len(start) - 1, np.int64)
+    mark[rows] = 1
+    last = int(rows.max(initial=-1)) + 1
+    if last - first < rowwise.MANY:
+        needed, begin, read = bytearray(mark.astype(np.uint8)), start.tolist(), operand.tolist()
+        for i in range(last - 1, first - 1, -1):
+            if needed[i]:
+                for k in read[begin[i] : begin[i + 1]]:
+                    needed[k] = 1
+        return np.frombuffer(needed, np.uint8) > 0
+    rowwise.run("mark", {"start": start, "operand": np.ascontiguousarray(operand), "mark": mark}, first, last)
+    return mark > 0
 
 
 def flatten(rows: Rows, as_its_like: bool = False) -> Graph:

@@ -35,7 +35,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from micrograd.jit.classes import Classes, TimeLoop, classify, operand_classes
-from micrograd.jit.graph import CONSTANT, INPUT, MUL, POW, REDUCTIONS, Bools, Graph, edges_of
+from micrograd.jit.graph import CONSTANT, INPUT, MUL, POW, REDUCTIONS, Bools, Graph, edges_of, made_of
 from micrograd.jit.nests import Integers
 
 LEVELS = 1  # how deep classes have to look alike
@@ -232,22 +232,9 @@ def retarget(graph: Graph, rows: Integers, originals: Integers, size: int) -> No
     readers, owner = readers[~inside[owner] & (owner < size)], owner[~inside[owner] & (owner < size)]
     early = owner < last
     if early.any():
-        early &= upstream(graph, np.append(rows, originals), int(owner.min()))[owner]
+        early &= made_of(graph.start, graph.operand, np.append(rows, originals), int(owner.min()))[owner]
     late = readers[~early]
     graph.operand[late] = copy[graph.operand[late]]
-
-
-def upstream(graph: Graph, rows: Integers, first: int) -> Bools:
-    """The rows from `first` on that these are made of, and these themselves."""
-    marked = np.zeros(len(graph.op), np.uint8)
-    marked[rows] = 1
-    needed = bytearray(marked)
-    start, operand = graph.start.tolist(), graph.operand.tolist()
-    for i in range(int(rows.max()), first - 1, -1):
-        if needed[i]:
-            for k in operand[start[i] : start[i + 1]]:
-                needed[k] = 1
-    return np.frombuffer(needed, np.uint8) > 0
 
 
 def cycle(steps: Steps) -> Bools:

@@ -1,5 +1,39 @@
-; Numbers for what looks alike, row by row: `by_machine` in `consing`. It writes an instruction or two for `get` and
-; `put`, which are an element of one of the `Arrays` that %t points to, and numbers for what begins with $.
+; What is done row by row, for `rowwise`, which puts a few instructions for each `get` and `put`, of an element of one of
+; the arrays that %t points to, and numbers for what begins with $.
+
+; Mark what the marked rows are made of: rows from before `last` down to `first` are looked at.
+define i64 @mark(ptr %t, i64 %first, i64 %last, i64 %0) {
+begin:
+  br label %check
+check:
+  %i.1 = phi i64 [%last, %begin], [%i, %done]
+  %more = icmp sgt i64 %i.1, %first
+  br i1 %more, label %row, label %end
+row:
+  %i = sub i64 %i.1, 1
+  %marked = get mark[%i]
+  %is.marked = icmp ne i64 %marked, 0
+  br i1 %is.marked, label %operands, label %done
+operands:
+  %begin.edges = get start[%i]
+  %end.edges = get start[%i.1]
+  br label %edges
+edges:
+  %e = phi i64 [%begin.edges, %operands], [%e.1, %edge]
+  %more.edges = icmp slt i64 %e, %end.edges
+  br i1 %more.edges, label %edge, label %done
+edge:
+  %operand = get operand[%e]
+  put mark[%operand] = 1
+  %e.1 = add i64 %e, 1
+  br label %edges
+done:
+  br label %check
+end:
+  ret i64 0
+}
+
+; The rest numbers what looks alike: see `consing`.
 
 ; The class of an operand.
 define internal i64 @operand(ptr %t, i64 %edge) {
