@@ -78,9 +78,10 @@ class Block:
 
     def once(self, expression: str) -> str:
         """The SSA value of an expression without operands, made where it is first needed."""
-        if expression not in self.values:
-            self.values[expression] = self.add(expression)
-        return self.values[expression]
+        value = self.values.get(expression)
+        if value is None:
+            value = self.values[expression] = self.add(expression)
+        return value
 
     def function(self, name: str, memory: dict[str, int]) -> str:
         """A function of these lines, on buffers of these sizes."""
@@ -109,21 +110,30 @@ class LLVMBlock(Block):
         self.type = "float" if t == "f32" else "double"
         self.serial = 0
         self.declared: set[str] = set()
+        self.forms: dict[str, tuple[str, str, str]] = {}  # what stands before, between and after operands
 
     def add(self, expression: str) -> str:
         self.serial += 1  # LLVM wants values without names to be numbered one by one
-        self.lines.append(f"%{self.serial} = {expression}")
-        return f"%{self.serial}"
+        name = f"%{self.serial}"
+        self.lines.append(f"{name} = {expression}")
+        return name
 
     def op(self, name: str, *operands: str) -> str:
+        before, between, after = self.forms.get(name) or self.form(name, len(operands))
+        return self.add(before + between.join(operands) + after)
+
+    def form(self, name: str, operands: int) -> tuple[str, str, str]:
+        """How an operation is written, from now on."""
         if name in INSTRUCTIONS:
-            return self.add(f"{INSTRUCTIONS[name]} {self.type} {', '.join(operands)}")
-        if name in INTRINSICS:
-            function = f"llvm.{INTRINSICS[name]}.{self.t}"
+            self.forms[name] = f"{INSTRUCTIONS[name]} {self.type} ", ", ", ""
         else:
-            function = IN_LIBM.get(name, name.removeprefix("math.")) + ("f" if self.t == "f32" else "")
-        self.declared.add(f"declare {self.type} @{function}({', '.join([self.type] * len(operands))}) memory(none)\n")
-        return self.add(f"call {self.type} @{function}({', '.join(f'{self.type} {x}' for x in operands)})")
+            if name in INTRINSICS:
+                function = f"llvm.{INTRINSICS[name]}.{self.t}"
+            else:
+                function = IN_LIBM.get(name, name.removeprefix("math.")) + ("f" if self.t == "f32" else "")
+            self.declared.add(f"declare {self.type} @{function}({', '.join([self.type] * operands)}) memory(none)\n")
+            self.forms[name] = f"call {self.type} @{function}({self.type} ", f", {self.type} ", ")"
+        return self.forms[name]
 
     def compare(self, predicate: str, a: str, b: str) -> str:
         return self.add(f"fcmp {predicate} {self.type} {a}, {b}")
@@ -141,13 +151,13 @@ class LLVMBlock(Block):
         return f"0x{struct.pack('>d', x).hex()}"
 
     def load(self, buffer: str, i: int, size: int) -> str:
-        return self.once(f"load {self.type}, ptr {self.address(buffer, i)}")
+        return self.add(f"load {self.type}, ptr {self.address(buffer, i)}")
 
     def store(self, x: str, buffer: str, i: int, size: int) -> None:
         self.lines.append(f"store {self.type} {x}, ptr {self.address(buffer, i)}")
 
     def address(self, buffer: str, i: int) -> str:
-        return self.once(f"getelementptr {self.type}, ptr {buffer}, i32 {i}")
+        return self.add(f"getelementptr {self.type}, ptr {buffer}, i32 {i}")
 
     def function(self, name: str, memory: dict[str, int]) -> str:
         parameters = ", ".join(f"ptr {buffer}" for buffer in memory)
@@ -227,6 +237,9 @@ MLIR: dict[str, Callable[..., str]] = {
 }
 
 
+BUFFERS = {"input": "%x", "weight": "%w"}  # where the leaves are that are no constants
+
+
 @dataclass
 class Emitted:
     """A module, in MLIR or in LLVM IR, and how many temporaries its `main` wants room for."""
@@ -247,15 +260,17 @@ class Part:
 
     def name(self, i: int) -> str:
         """The result of row i: calculated here, or a leaf, or kept by an earlier part."""
-        if i not in self.names:
+        name = self.names.get(i)
+        if name is None:
             op, operands = self.ops[i], self.operands[i]
             if op == "constant":
-                self.names[i] = self.m.constant(self.tape.constants[operands[0]])
+                name = self.m.constant(self.tape.constants[operands[0]])
             else:
-                buffer = {"input": "%x", "weight": "%w"}.get(op, "%t")
-                place = operands[0] if op in LEAVES else self.temporaries[i]
-                self.names[i] = self.m.load(buffer, place, self.memory[buffer])
-        return self.names[i]
+                buffer = BUFFERS.get(op, "%t")
+                place = operands[0] if op in BUFFERS else self.temporaries[i]
+                name = self.m.load(buffer, place, self.memory[buffer])
+            self.names[i] = name
+        return name
 
     def number(self, i: int) -> str:
         """The result of row i as a float."""
@@ -274,7 +289,8 @@ class Part:
         elif op == "pow" and (n := self.tape.small_integer(operands[1])) is not None:
             self.names[i] = integer_power(self.m, self.number(operands[0]), n)
         else:
-            self.names[i] = MLIR[op](self.m, *map(self.number, operands))
+            number = self.number if self.truths else self.name
+            self.names[i] = MLIR[op](self.m, *map(number, operands))
             if op in COMPARISONS:
                 self.truths.add(i)
         if i in self.temporaries:
