@@ -22,7 +22,7 @@ def vector_bits() -> int:
     """The width of this processor's vectors."""
     from micrograd.jit import lower
 
-    library, _ = lower.llvm_c()
+    library = lower.llvm_c()
     message = library.LLVMGetHostCPUFeatures()
     features = ctypes.string_at(message).decode().split(",")
     library.LLVMDisposeMessage(message)

@@ -32,6 +32,7 @@ FROM_MEMORY = (
 PASSES_WITH_MEMORY = f"convert-math-to-libm,convert-math-to-llvm,{FROM_MEMORY}"
 PASSES_WITH_LOOPS = f"convert-vector-to-llvm,convert-scf-to-cf,convert-math-to-llvm,{FROM_MEMORY}"
 
+SUFFIX = "dylib" if sys.platform == "darwin" else "so"  # of shared libraries
 Handle = ctypes.c_void_p
 Text = ctypes.c_char_p
 Int = ctypes.c_int
@@ -103,15 +104,13 @@ def lowered(mlir: str) -> Any:
 
 
 @cache
-def llvm_c() -> tuple[Any, Any]:
-    """LLVM's C interface, initialised for this processor, and MLIR's translation to LLVM IR."""
+def llvm_c() -> Any:
+    """LLVM's C interface, initialised for this processor."""
     try:
         import llvm
-        from mlir import _mlir_libs
     except ImportError as error:
         raise ImportError(MISSING) from error
-    suffix = "dylib" if sys.platform == "darwin" else "so"
-    library = ctypes.CDLL(str(Path(llvm.__file__).parent / "lib" / f"libLLVM.{suffix}"))
+    library = ctypes.CDLL(str(Path(llvm.__file__).parent / "lib" / f"libLLVM.{SUFFIX}"))
     for name, (result, *arguments) in LLVM_C.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
@@ -120,11 +119,18 @@ def llvm_c() -> tuple[Any, Any]:
         raise NotImplementedError(f"the compiler runs on x86-64 and arm64 processors, not on {platform.machine()}")
     for part in ("TargetInfo", "Target", "TargetMC", "AsmPrinter"):
         getattr(library, f"LLVMInitialize{target}{part}")()
-    translate = ctypes.CDLL(
-        str(Path(_mlir_libs.__file__).parent / f"libMLIRPythonCAPI.{suffix}")
-    ).mlirTranslateModuleToLLVMIR
+    return library
+
+
+@cache
+def translation() -> Any:
+    """MLIR's translation to LLVM IR. What is written in LLVM IR outright need not wait until MLIR is imported."""
+    from mlir import _mlir_libs
+
+    library = ctypes.CDLL(str(Path(_mlir_libs.__file__).parent / f"libMLIRPythonCAPI.{SUFFIX}"))
+    translate = library.mlirTranslateModuleToLLVMIR
     translate.restype, translate.argtypes = Handle, [Operation, Handle]
-    return library, translate
+    return translate
 
 
 @cache
@@ -132,7 +138,7 @@ def vector_registers() -> tuple[int, int]:
     """The bits in a vector register of this processor, and how many of them there are."""
     if platform.machine().lower() in ("aarch64", "arm64"):
         return 128, 32
-    library, _ = llvm_c()
+    library = llvm_c()
     message = library.LLVMGetHostCPUFeatures()
     features = ctypes.string_at(message).decode().split(",")
     library.LLVMDisposeMessage(message)
@@ -144,7 +150,7 @@ def vector_registers() -> tuple[int, int]:
 def check(error: int | None) -> None:
     """Raise the message of an LLVMErrorRef, unless it is null."""
     if error:
-        library, _ = llvm_c()
+        library = llvm_c()
         message = library.LLVMGetErrorMessage(error)
         text = ctypes.string_at(message).decode(errors="replace")
         library.LLVMDisposeErrorMessage(message)
@@ -156,7 +162,7 @@ def translated(module: Any, context: Any) -> Any:
     capsule = module.operation._CAPIPtr
     get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
     get_pointer.restype, get_pointer.argtypes = Handle, [ctypes.py_object, Text]
-    ir = llvm_c()[1](Operation(get_pointer(capsule, b"mlir.ir.Operation._CAPIPtr")), context)
+    ir = translation()(Operation(get_pointer(capsule, b"mlir.ir.Operation._CAPIPtr")), context)
     if not ir:
         raise RuntimeError("MLIR could not translate the module to LLVM IR")
     return ir
@@ -164,7 +170,7 @@ def translated(module: Any, context: Any) -> Any:
 
 def parsed(text: str, context: Any) -> Any:
     """LLVM IR from its text."""
-    library, _ = llvm_c()
+    library = llvm_c()
     source, ir, error = text.encode(), Handle(), Handle()
     buffer = library.LLVMCreateMemoryBufferWithMemoryRangeCopy(source, len(source), b"text")
     if library.LLVMParseIRInContext(
@@ -179,7 +185,7 @@ def parsed(text: str, context: Any) -> Any:
 @contextmanager
 def llvm_module(module: Any, level: int) -> Iterator[tuple[int, int]]:
     """The LLVM IR of a module in the LLVM dialect, or of its text, with the target machine that will compile it."""
-    library, _ = llvm_c()
+    library = llvm_c()
     with ExitStack() as cleanup:
         context = library.LLVMContextCreate()
         cleanup.callback(library.LLVMContextDispose, context)
@@ -205,7 +211,7 @@ def llvm_module(module: Any, level: int) -> Iterator[tuple[int, int]]:
 
 def llvm_text(module: Any) -> str:
     """The LLVM IR of a module in the LLVM dialect."""
-    library, _ = llvm_c()
+    library = llvm_c()
     with llvm_module(module, LEVEL_DEFAULT) as (ir, _machine):
         message = library.LLVMPrintModuleToString(ir)
         text = ctypes.string_at(message).decode()
@@ -215,7 +221,7 @@ def llvm_text(module: Any) -> str:
 
 def code_file(module: Any, kind: int, level: int) -> bytes:
     """What the code generator makes of a module in the LLVM dialect: ASSEMBLY, or an OBJECT file."""
-    library, _ = llvm_c()
+    library = llvm_c()
     buffer, error = Handle(), Handle()
     with llvm_module(module, level) as (ir, machine):
         if library.LLVMTargetMachineEmitToMemoryBuffer(machine, ir, kind, ctypes.byref(error), ctypes.byref(buffer)):
@@ -237,7 +243,7 @@ class MachineCode:
     """
 
     def __init__(self, module: Any, size: int):
-        library, _ = llvm_c()
+        library = llvm_c()
         self.level = LEVEL_DEFAULT if size <= LARGE else LEVEL_NONE
         jit = Handle()
         check(library.LLVMOrcCreateLLJIT(ctypes.byref(jit), None))
@@ -252,7 +258,7 @@ class MachineCode:
 
     def add(self, module: Any) -> None:
         """Add the functions of another module, which may call those that are here."""
-        library, _ = llvm_c()
+        library = llvm_c()
         object_file = code_file(module, OBJECT, self.level)
         buffer = library.LLVMCreateMemoryBufferWithMemoryRangeCopy(object_file, len(object_file), b"code")
         functions = library.LLVMOrcLLJITGetMainJITDylib(self._jit)
@@ -261,5 +267,5 @@ class MachineCode:
     def address(self, name: str) -> int:
         """Where the function `name` starts."""
         address = ctypes.c_uint64()
-        check(llvm_c()[0].LLVMOrcLLJITLookup(self._jit, ctypes.byref(address), name.encode()))
+        check(llvm_c().LLVMOrcLLJITLookup(self._jit, ctypes.byref(address), name.encode()))
         return address.value
