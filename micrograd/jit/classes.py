@@ -233,13 +233,14 @@ def by_reader(graph: Graph, classes: Classes) -> Classes:
         if not cut.any():
             break
         many = int(cut.max()) + 1
-        every = np.arange(len(classes.op)) * many
-        kinds, renumbered = np.unique(np.concatenate([classes.of * many + cut, every]), return_inverse=True)
-        renumbered = renumbered.ravel()[: len(cut)]
-        old = kinds // many
+        there = np.zeros(len(classes.op) * many, bool)
+        there[::many] = True  # all classes, those without rows too
+        there[classes.of * many + cut] = True
+        old = np.flatnonzero(there) // many
+        renumbered = (np.cumsum(there) - 1)[classes.of * many + cut]
         first = np.searchsorted(old, np.arange(len(classes.op)))
         members = classes.members[np.argsort(renumbered[classes.members], kind="stable")]
-        start = np.searchsorted(renumbered[members], np.arange(len(kinds) + 1))
+        start = np.searchsorted(renumbered[members], np.arange(len(old) + 1))
         loops = [
             TimeLoop(
                 loop.steps,
