@@ -135,7 +135,7 @@ def shallow_first(classes: Integers, class_op: list[int], depth: list[int]) -> t
     order = np.argsort(np.array(depth) > SHALLOW, kind="stable")
     new = np.empty_like(order)
     new[order] = np.arange(len(order))
-    return new[classes], [class_op[c] for c in order.tolist()]
+    return new[classes], np.array(class_op)[order].tolist()
 
 
 def operands_first(graph: Graph, classes: Integers, class_op: list[int]) -> tuple[Integers, list[int]]:

@@ -289,7 +289,8 @@ def tokens(graph: Graph, classes: Classes) -> Integers:
     total = np.add.reduceat(graph.count[members], begin - begin[0])
     edge, owner = edges_of(graph, first)
     reduces = np.isin(graph.op[first][owner], REDUCTIONS)
-    edge = edge[np.lexsort([np.where(reduces, classes.of[graph.operand[edge]], edge), owner])]
+    terms = np.flatnonzero(reduces)
+    edge[terms] = edge[terms[np.lexsort([classes.of[graph.operand[edge[terms]]], owner[terms]])]]
     operand = graph.operand[edge]
     q = classes.of[operand]
     slot = np.where(reduces | (graph.op[first][owner] == MUL), 0, edge - graph.start[first][owner])
