@@ -30,12 +30,13 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from micrograd.jit import elementary
 from micrograd.jit.tape import COMPARISONS, LEAVES, LONG, Tape
 from micrograd.jit.trace import Trace
 
+MODULE = 100  # functions in LLVM IR: of more, LLVM would keep more in memory than all else takes
 C_INTERFACE = "attributes {llvm.emit_c_interface}"
 
 
@@ -242,11 +243,11 @@ BUFFERS = {"input": "%x", "weight": "%w"}  # where the leaves are that are no co
 
 @dataclass
 class Emitted:
-    """A module, in MLIR or in LLVM IR, and how many temporaries its `main` wants room for."""
+    """A module in MLIR or, if that is empty, some in LLVM IR; and how many temporaries `main` wants room for."""
 
     mlir: str
     temporaries: int
-    llvm: str = ""
+    llvm: list[str] = field(default_factory=list)
 
 
 class Part:
@@ -298,8 +299,8 @@ class Part:
 
 
 def emit(trace: Trace, t: str, outright: bool = False) -> Emitted:
-    """The module of a trace, in MLIR or, `outright`, in LLVM IR: one function, or many that `main` calls in turn where
-    the tape is long. What is not `in_memory` goes into MLIR only."""
+    """The module of a trace in MLIR or, `outright`, modules in LLVM IR: one function, or many that `main` calls in turn
+    where the tape is long. What is not `in_memory` goes into MLIR only."""
     block = LLVMBlock if outright else Block
     tape, ops = trace.tape, trace.tape.ops
     needed = tape.needed()
@@ -339,8 +340,21 @@ def emit(trace: Trace, t: str, outright: bool = False) -> Emitted:
         main.call(name, memory)
     if len(cuts) > 1:
         functions.append(main.function("main", memory))
-    text = "\n".join(["".join(sorted(declared)), *functions] if declared else functions)
-    return Emitted("", size, text) if outright else Emitted(text, size)
+    if outright:
+        return Emitted("", size, modules(functions, declared, memory))
+    return Emitted("\n".join(functions), size)
+
+
+def modules(functions: list[str], declared: set[str], memory: dict[str, int]) -> list[str]:
+    """Modules in LLVM IR of functions that call those which are declared; the last one is main, which calls the others:
+    in a module of its own, if there are many."""
+    if len(functions) <= MODULE:
+        return ["\n".join(["".join(sorted(declared)), *functions])]
+    parameters = ", ".join(["ptr"] * len(memory))
+    parts = [f"declare void @part{k}({parameters})\n" for k in range(len(functions) - 1)]
+    starts = range(0, len(functions) - 1, MODULE)
+    several = [modules(functions[:-1][start : start + MODULE], declared, memory)[0] for start in starts]
+    return [*several, "\n".join(["".join(parts), functions[-1]])]
 
 
 def crossing(tape: Tape, cuts: list[list[int]]) -> tuple[dict[int, int], int]:

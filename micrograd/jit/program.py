@@ -51,9 +51,12 @@ class Code:
         self.loops, self.schedule = self._find_loops()
         self.emitted = emitted = self._timed("emit", self._emit)
         self.temporaries = emitted.temporaries
-        module = emitted.llvm or self._timed("lower", lambda: lower.lowered(emitted.mlir))
-        size = len(trace.tape) if self.schedule is None else 0
-        self.code = self._timed("generate", lambda: lower.MachineCode(module, size))
+        if emitted.mlir:
+            module = self._timed("lower", lambda: lower.lowered(emitted.mlir))
+            size = len(trace.tape) if self.schedule is None else 0
+            self.code = self._timed("generate", lambda: lower.MachineCode(module, size))
+        else:
+            self.code = self._timed("generate", self._outright)
 
     def _timed(self, stage: str, work: Callable[[], T]) -> T:
         start = time.perf_counter()
@@ -61,6 +64,15 @@ class Code:
             return work()
         finally:
             self.seconds[stage] = time.perf_counter() - start
+
+    def _outright(self) -> lower.MachineCode:
+        """The machine code of modules in LLVM IR, whose texts, which may be large, nobody needs any more."""
+        modules = self.emitted.llvm[::-1]
+        self.emitted.llvm.clear()
+        code = lower.MachineCode(modules.pop(), len(self.trace.tape))
+        while modules:
+            code.add(modules.pop())
+        return code
 
     def _find_loops(self) -> tuple[LoopNests | None, Schedule | None]:
         """The loop nests and, if there are any, their schedule; nothing of a tape that is too short to be searched."""
@@ -133,10 +145,10 @@ class Code:
             return mlir
         if stage == "llvm-dialect":
             return str(lower.lowered(mlir)).rstrip("\n")
-        module = self.emitted.llvm or lower.lowered(mlir)
+        modules = [lower.lowered(mlir)] if self.emitted.mlir else self._emit().llvm
         if stage == "llvm":
-            return lower.llvm_text(module)
-        return lower.code_file(module, lower.ASSEMBLY, self.code.level).decode()
+            return "\n".join(map(lower.llvm_text, modules))
+        return "\n".join(lower.code_file(module, lower.ASSEMBLY, self.code.level).decode() for module in modules)
 
 
 class Program(Code):

@@ -118,13 +118,17 @@ POINTS = [-math.inf, -2.5, -0.0, 0.0, 1e-3, 1.0, 3.7, math.inf, math.nan]
 @pytest.mark.parametrize("t", ["f32", "f64"])
 def test_what_is_written_in_llvm_ir_outright_calculates_what_its_mlir_does(t, monkeypatch):
     monkeypatch.setattr(sys.modules["micrograd.jit.emit"], "LONG", 20)
+    monkeypatch.setattr(sys.modules["micrograd.jit.emit"], "MODULE", 2)
     trace = trace_of(lambda x: list(every_operation(x)), 2, number=lambda symbol: symbol)
     number = {"f32": ctypes.c_float, "f64": ctypes.c_double}[t]
     answers = []
     for outright in (False, True):
         emitted = emit(trace, t, outright)
-        module = emitted.llvm if outright else lower.lowered(emitted.mlir)
-        code = lower.MachineCode(module, size=lower.LARGE + 1)
+        modules = emitted.llvm if outright else [lower.lowered(emitted.mlir)]
+        assert len(modules) > 1 if outright else len(modules) == 1
+        code = lower.MachineCode(modules[0], size=lower.LARGE + 1)
+        for module in modules[1:]:
+            code.add(module)
         main = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4)(code.address("main"))
         y, temporaries = (number * len(trace.tape.outputs))(), (number * emitted.temporaries)()
         answers.append([])
