@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -153,15 +154,38 @@ def affine_fit(coordinates: Integers, places: Integers) -> list[AffineMap | None
     """For each column of `places` the affine map of the coordinates that it is, exactly, or None."""
     n, dimensions = coordinates.shape
     varies = (coordinates != coordinates[:1]).any(0) if n else np.zeros(dimensions, bool)
-    sample = np.unique(np.concatenate([np.arange(min(n, 32)), np.arange(0, n, max(1, n // 64)), [n - 1]]))
-    # evenly spaced rows alone might never leave the face of a box: step by something without factors in common
-    sample = np.unique(np.concatenate([sample, np.arange(64) * 7919 % n]))
-    system = np.concatenate([np.ones((len(sample), 1)), coordinates[sample][:, varies]], 1)
-    solution = np.rint(np.linalg.lstsq(system, places[sample].astype(np.float64), rcond=None)[0]).astype(np.int64)
-    exact = (solution[0] + coordinates[:, varies] @ solution[1:] == places).all(0)
+    own = coordinates[:, varies]
+    solution = slope(own, places) if own.shape[1] <= 1 else least_squares(own, places)
+    exact = (solution[0] + own @ solution[1:] == places).all(0).tolist()
     strides = np.zeros((dimensions, places.shape[1]), np.int64)
     strides[varies] = solution[1:]
-    return [
-        AffineMap(int(solution[0, k]), tuple(strides[:, k].tolist())) if exact[k] else None
-        for k in range(places.shape[1])
-    ]
+    offsets, columns = solution[0].tolist(), strides.T.tolist()
+    return [AffineMap(offsets[k], tuple(columns[k])) if exact[k] else None for k in range(len(exact))]
+
+
+def slope(coordinates: Integers, places: Integers) -> Integers:
+    """Offsets and strides along one dimension, or none, by two rows in which it differs."""
+    if not coordinates.shape[1]:
+        return places[:1]
+    other = int(np.argmax(coordinates[:, 0] != coordinates[0, 0]))
+    strides = (places[other] - places[0]) // (coordinates[other, 0] - coordinates[0, 0])
+    return np.stack([places[0] - strides * coordinates[0, 0], strides])
+
+
+def least_squares(coordinates: Integers, places: Integers) -> Integers:
+    """The same along several dimensions, by some of the rows."""
+    sample = some_of(len(coordinates))
+    system = np.concatenate([np.ones((len(sample), 1)), coordinates[sample]], 1)
+    found: Integers = np.rint(np.linalg.lstsq(system, places[sample].astype(np.float64), rcond=None)[0]).astype(
+        np.int64
+    )
+    return found
+
+
+@lru_cache
+def some_of(n: int) -> Integers:
+    """Some of n rows that are hardly all on one face of a box, in order."""
+    sample = np.unique(np.concatenate([np.arange(min(n, 32)), np.arange(0, n, max(1, n // 64)), [n - 1]]))
+    # evenly spaced rows alone might never leave the face of a box: step by something without factors in common
+    some: Integers = np.unique(np.concatenate([sample, np.arange(64) * 7919 % n]))
+    return some
