@@ -20,7 +20,7 @@ from tracing import trace_of
 
 from micrograd import ops
 from micrograd.engine import PULLBACKS, Value
-from micrograd.jit import STAGES, CompiledModule, TraceError, jit
+from micrograd.jit import STAGES, CompiledModule, TraceError, jit, lower
 from micrograd.nn import MLP, Layer, Module, Neuron
 
 README_MODULE = """\
@@ -592,3 +592,20 @@ def test_an_interrupted_trace_leaves_the_engine_as_it_was():
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         gc.enable()
+
+
+@pytest.mark.parametrize(("rows", "level"), [(80, "LEVEL_DEFAULT"), (400, "LEVEL_NONE"), (2500, "LEVEL_NONE")])
+def test_straight_lines_go_through_the_plain_code_generator_if_they_are_not_short(rows, level):
+    choose = random.Random(2)
+    program = [(choose.randrange(3), choose.randrange(5 + i), choose.randrange(5 + i)) for i in range(rows)]
+
+    def f(x):
+        x = list(x)
+        for which, i, j in program:
+            x.append(x[i] * x[j] if which == 0 else 0.5 * (x[i] + x[j]) if which == 1 else ops.tanh(x[i]))
+        return sum(x)
+
+    compiled, x = jit(f, dtype="f64"), [0.1, -0.7, 0.4, 0.9, -0.2]
+    assert compiled(x) == pytest.approx(f(x), rel=1e-12)
+    assert "straight-line code" in compiled.explain()
+    assert compiled._latest().code.level == getattr(lower, level)

@@ -472,3 +472,39 @@ def test_terms_that_are_multiples_of_the_same_number_are_added_up():
     x = p.x(20)
     tape = p.give([a + b - 3 * a + 0.5 * b - b + a for a, b in itertools.pairwise(x)])
     assert str(roll(tape)).splitlines()[-1] == "y[i<19] = 0.5*x[i+1] - x[i]"
+
+
+def random_line(rows, seed=1):
+    """So many operations in which there is no loop to find."""
+    choose, tape = random.Random(seed), Tape()
+    x = [tape.input(i) for i in range(20)]
+    for _ in range(rows):
+        a, b = choose.choice(x), choose.choice(x)
+        x.append(choose.choice([lambda a, b: a * b, lambda a, b: (a + b) * 0.5, lambda a, b: a.tanh()])(a, b))
+    tape.outputs += [y.index for y in x[20:]]
+    return tape
+
+
+@pytest.mark.parametrize("rows", [150, 3000, 20_000])
+def test_a_straight_line_is_told_before_nests_are_looked_for(rows):
+    with pytest.raises(stage.StraightError):
+        roll(random_line(rows), worthwhile=True)
+    assert any(isinstance(item, Block) for item in roll(random_line(150)).items)
+
+
+@pytest.mark.parametrize("name", ["dense", "attention", "lotka", "gru", "stencil", "extremes", "horner"])
+def test_loops_are_worthwhile(name):
+    tape = programs.ALL[name]()
+    assert str(roll(tape, worthwhile=True)) == str(roll(tape))
+
+
+def test_a_long_loop_beside_a_longer_straight_line_is_part_of_it():
+    for rows, is_straight in ((200, False), (8000, True)):
+        tape = random_line(rows)
+        for i in range(1000):
+            tape.outputs.append((tape.weight(i) * tape.weight(i + 1000)).sin().index)
+        if is_straight:
+            with pytest.raises(stage.StraightError):
+                roll(tape, worthwhile=True)
+        else:
+            assert any(isinstance(item, Nest) for item in roll(tape, worthwhile=True).items)
