@@ -187,7 +187,9 @@ def in_place(graph: Graph, classes: Integers, rows: Integers) -> Integers:
                 for reader in readers.get(c, ()):
                     if reader > c:
                         heapq.heappush(pending, reader)
-    return members[np.lexsort([np.where(known[classes[members]], key[members], members), classes[members]])]
+    of = classes[members]
+    inside = np.where(known[of], key[members], members)
+    return members[np.argsort(of * (int(inside.max()) + 1) + inside, kind="stable")]
 
 
 def readers_of_classes(graph: Graph, classes: Integers, rows: Integers) -> dict[int, list[int]]:

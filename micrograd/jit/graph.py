@@ -234,8 +234,10 @@ def chains(rows: Rows, additive: Bools, as_its_like: bool = False) -> tuple[Inte
     root = np.where(absorbed, consumer, everyone)
     taken = (rows.op[consumer] == NEG) | (rows.op[consumer] == SUB) & (rows.b[consumer] == everyone)
     sign = np.where(absorbed & taken, -1.0, 1.0)
-    while (root[root] != root).any():  # each time around, twice as far
-        sign, root = sign * sign[root], root[root]
+    under_way = np.flatnonzero(absorbed)
+    while len(under_way := under_way[root[root[under_way]] != root[under_way]]):  # each time around, twice as far
+        next_one = root[under_way]
+        sign[under_way], root[under_way] = sign[under_way] * sign[next_one], root[next_one]
     return root, sign
 
 
@@ -292,17 +294,15 @@ def linked(
 ) -> Graph:
     """The graph of these edges, in the order of `place` for each owner, without the rows that lost all their uses."""
     size = len(rows.op)
-    live = np.ones(size, bool)
-    while True:
-        used = np.bincount(operand, minlength=size) > 0
-        unused = live & ~used & (rows.op != OUTPUT)
-        if not unused.any():
-            break
+    uses = np.bincount(operand, minlength=size)
+    live, kept = np.ones(size, bool), np.ones(len(owner), bool)
+    while (unused := live & (uses == 0) & (rows.op != OUTPUT)).any():
         live &= ~unused
-        keep = live[owner]
-        owner, place, operand, coefficient = owner[keep], place[keep], operand[keep], coefficient[keep]
-    order = np.argsort(place, kind="stable")
-    order = order[np.argsort(owner[order], kind="stable")]
+        lost = np.flatnonzero(unused[owner])
+        kept[lost] = False
+        uses -= np.bincount(operand[lost], minlength=size)
+    order = np.flatnonzero(kept)
+    order = order[np.argsort(owner[order] * (2 * size + 2) + place[order], kind="stable")]
     owner, operand, coefficient = added_up(owner[order], operand[order], coefficient[order], additive)
     start = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=size))])
     op = np.where(additive, SUM, rows.op)
