@@ -22,12 +22,14 @@ from micrograd.jit.nests import Program
 from micrograd.jit.phases import Phase, Plan
 from micrograd.jit.program import Code
 from micrograd.jit.rows import Source
+from micrograd.jit.tape import CODE, Tape
 from micrograd.jit.trace import Trace
 from micrograd.jit.widen import Chunk, row_by_row, widened
 
 PRECISION: dict[str, Any] = {"f32": np.float32, "f64": np.float64}
 LARGE_ROW = 400  # operations of a row: chunks of such rows are smaller
 MANY_ROWS, FEW_ROWS = 256, 64
+MOST_ROWS, SUMS_A_ROW = 4096, 4  # of a chunk whose rows are scattered over many sums, and of these for each row
 MANY_COLUMNS = 16  # rows of more numbers are left row by row
 
 Word, Pointer = ctypes.c_int64, ctypes.c_void_p
@@ -124,7 +126,19 @@ def rows_at_once(phase: Phase) -> int:
     """How many rows a chunk of a phase has."""
     if len(phase.tape) <= LARGE_ROW:
         return MANY_ROWS
-    return max(FEW_ROWS, min(MANY_ROWS, -(-phase.rows // FEW_ROWS) * FEW_ROWS))  # a chunk that is half empty costs
+    rows = max(FEW_ROWS, min(MANY_ROWS, -(-phase.rows // FEW_ROWS) * FEW_ROWS))  # a chunk that is half empty costs
+    selected = sum(is_selected(phase.tape, i) for i in phase.tape.outputs[phase.wide_outputs :])
+    while rows * SUMS_A_ROW < selected and rows < min(phase.rows, MOST_ROWS):
+        rows *= 2  # all sums begin with 0, and are added to those of other chunks, though few rows add to each
+    return rows
+
+
+def is_selected(tape: Tape, i: int) -> bool:
+    """Whether a sum over rows is one of what an index selects."""
+    i = tape.first[i]
+    while tape.codes[i] == CODE["add"]:
+        i = tape.second[i]
+    return tape.codes[i] == CODE["where"] and tape.codes[tape.first[i]] == CODE["eq"]
 
 
 class Kernel:

@@ -325,6 +325,20 @@ def test_interpolation_and_its_gradient_agree_with_numpy(dtype):
         f(table, i, t)
 
 
+def test_large_tables_have_large_chunks_and_any_number_of_rows_is_right():
+    n = 3000
+    f, g = (
+        jit(grad(lambda h, i, k=threads: ops.sum(vmap(lambda i: ops.take(h, i), threads=k)(i))), dtype="f64")
+        for threads in (1, 2)
+    )
+    for many in (40_000, 1, 1023, 70_001):
+        i = np.random.default_rng(many).integers(-n, n, many)
+        expected = np.bincount(i % n, minlength=n)
+        assert np.array_equal(f(np.zeros(n), i.astype(float)), expected)
+        assert np.array_equal(g(np.zeros(n), i.astype(float)), expected)
+    assert "for every 1024 rows" in f.explain()
+
+
 def test_many_indices_of_one_place_are_all_added():
     f = jit(grad(lambda h, i: ops.sum(vmap(lambda i: ops.take(h, i))(i))), dtype="f64")
     assert f([0.0] * N, np.full(1003, 5.0)) == [1003.0 * (k == 5) for k in range(N)]
