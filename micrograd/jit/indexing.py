@@ -31,8 +31,8 @@ def take(rows: Any, i: Any) -> Any:
 
 def put(rows: Any, i: Any, x: Any) -> None:
     """Let the row of number i, a symbol, be x, in place."""
-    for k, choice in enumerate(choices(rows, i)):
-        rows[k] = either(choice, x, rows[k])
+    for k, row in enumerate(either(choices(rows, i), [x] * len(rows), list(rows))):
+        rows[k] = row
 
 
 def choices(rows: Any, i: Any) -> list[Any]:
@@ -48,18 +48,23 @@ def choices(rows: Any, i: Any) -> list[Any]:
 def chosen(choices: list[Any], rows: list[Any]) -> Any:
     """The row whose choice is true."""
     if not is_row(rows[0]):
-        parts = [ops.where(choice, x, 0) for choice, x in zip(choices, rows)]
-        return ops.sum(parts) if len(parts) > 1 else parts[0]
+        from micrograd.jit.selects import selects, total  # symbols know how to index: it comes after them
+
+        return total(selects(choices, rows, [0] * len(rows)))
     same_form(rows)
     return like(rows[0], [chosen(choices, list(column)) for column in zip(*rows)])
 
 
-def either(choice: Any, a: Any, b: Any) -> Any:
-    """a if the choice is true, else b; element by element for rows."""
-    if not is_row(b):
-        return ops.where(choice, a, b)
-    same_form([b, a])
-    return like(b, [either(choice, *pair) for pair in zip(a, b)])
+def either(choices: list[Any], xs: list[Any], rows: list[Any]) -> list[Any]:
+    """For each row x if its choice is true, else the row; element by element where these are lists."""
+    if not is_row(rows[0]):
+        from micrograd.jit.selects import selects
+
+        return selects(choices, xs, rows)
+    for pair in zip(rows, xs):
+        same_form(list(pair))
+    columns = [either(choices, list(x), list(row)) for x, row in zip(zip(*xs), zip(*rows))]
+    return [like(row, list(items)) for row, items in zip(rows, zip(*columns))]
 
 
 def is_row(x: Any) -> bool:

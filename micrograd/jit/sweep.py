@@ -2,7 +2,7 @@
 
 What comes in: a Value that a trace has made. What goes out: the rows of the gradients of all that it is made of. The
 derivatives stay in the engine: its rule for an operation is run once on symbols, and what that wrote is a template for
-all Values of this operation. Only the rules of + and * are known by heart.
+all Values of this operation. Only the rules of +, * and where are known by heart.
 
     >>> from micrograd.jit.tape import OPERATIONS
     >>> tanh = rule(PULLBACKS["tanh"], (True,))  # (1 - y * y) * g: place 1 is g, 2 is y, 3 the operand, 4 the constant
@@ -23,8 +23,8 @@ from micrograd.jit.tape import ABSENT, CODE, CONSTANT, INPUT, Symbol, Tape
 from micrograd.jit.values import FRESH, SLOTS, Outside, patched_classes
 
 ENGINE: dict[str, Any] = {name: Value.__dict__[name] for name in ("backward", "_backward")}
-BY_HEART = {op: PULLBACKS[op] for op in ("+", "*")}
-ADD, MUL = CODE["add"], CODE["mul"]
+BY_HEART = {op: PULLBACKS[op] for op in ("+", "*", "where")}
+ADD, MUL, WHERE = CODE["add"], CODE["mul"], CODE["where"]
 
 
 class Rule(NamedTuple):
@@ -141,6 +141,9 @@ def backward_method(tape: Tape, outside: Outside, kind: Any) -> Callable[[Any], 
                     codes.append(MUL)
                     first.append(a._row if type(a) is kind else data_row(a))
                     second.append(g)
+            elif by_heart and v._op == "where" and b is None:
+                condition, a, b = a
+                da, db = select(condition, a, b, g)
             else:
                 pull(v, g)
                 continue
@@ -162,6 +165,16 @@ def backward_method(tape: Tape, outside: Outside, kind: Any) -> Callable[[Any], 
                 codes.append(ADD)
                 first.append(slope)
                 second.append(d)
+
+    def select(condition: Any, a: Any, b: Any, g: int) -> tuple[int, int]:
+        """The gradients of what a condition chooses between: g to the one that is taken."""
+        da = db = ABSENT
+        row, zero = data_row(condition), index_of(0)
+        if type(a) is not int:
+            da = tape.row(WHERE, row, g, zero)
+        if type(b) is not int:
+            db = tape.row(WHERE, row, zero, g)
+        return da, db
 
     def add_gradient(x: Any, i: int) -> None:
         """Add row i to the gradient of an operand."""
