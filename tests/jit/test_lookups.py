@@ -339,6 +339,28 @@ def test_large_tables_have_large_chunks_and_any_number_of_rows_is_right():
     assert "for every 1024 rows" in f.explain()
 
 
+@pytest.mark.parametrize("shape", [(7, 5), (30, 300), (300, 30)])
+def test_rows_within_rows_look_things_up(shape):
+    """In a table of all, and in one of the outer row."""
+    random = np.random.default_rng(0)
+    table, tables = random.normal(size=N), random.normal(size=(shape[0], N))
+    indices, factors = random.integers(-N, N, shape).astype(float), random.normal(size=shape)
+
+    def of_one(table, indices, factors):
+        return ops.sum(vmap(lambda i, factor: factor * ops.take(table, i))(indices, factors)) ** 2
+
+    with Guards():
+        shared = jit(grad(lambda t, i, f: ops.sum(vmap(of_one, in_axes=(None, 0, 0))(t, i, f))), dtype="f64")
+        own = jit(grad(lambda t, i, f: ops.sum(vmap(of_one)(t, i, f))), dtype="f64")
+        found = shared(table, indices, factors), own(tables, indices, factors)
+    places = indices.astype(int) % N
+    for k, all_tables in enumerate((np.tile(table, (shape[0], 1)), tables)):
+        sums = (np.take_along_axis(all_tables, places, 1) * factors).sum(1, keepdims=True)
+        expected = np.zeros(all_tables.shape)
+        np.add.at(expected, (np.arange(shape[0])[:, None], places), 2 * sums * factors)
+        assert np.allclose(found[k], expected if k else expected.sum(0), rtol=1e-10, atol=1e-10)
+
+
 def test_many_indices_of_one_place_are_all_added():
     f = jit(grad(lambda h, i: ops.sum(vmap(lambda i: ops.take(h, i))(i))), dtype="f64")
     assert f([0.0] * N, np.full(1003, 5.0)) == [1003.0 * (k == 5) for k in range(N)]
