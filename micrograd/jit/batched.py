@@ -20,7 +20,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -29,7 +29,7 @@ import numpy as np
 
 from micrograd.jit import native
 from micrograd.jit.buffers import ALIGNMENT
-from micrograd.jit.chunks import PRECISION, Kernel, Pointer, address, buffer, driver, rows_at_once
+from micrograd.jit.chunks import PRECISION, Column, Kernel, Pointer, address, buffer, driver, rows_at_once
 from micrograd.jit.few_rows import OnFewRows
 from micrograd.jit.phases import Plan, cut
 from micrograd.jit.program import STAGES
@@ -107,10 +107,12 @@ class Once:
 
 
 class OnRows:
-    """A phase on rows, in the memory of one call: outputs into new arrays, sums into what is shared."""
+    """A phase on rows, in the memory of one call: outputs into new arrays, sums into what is shared. Of outputs that
+    must be indices, of so many things as `lengths` say, the result is one that is none, or 0."""
 
-    def __init__(self, kernel: Kernel, shared: Shared):
+    def __init__(self, kernel: Kernel, shared: Shared, lengths: Mapping[RowOutput, int]):
         phase = kernel.phase
+        self.lengths = lengths
         assert phase.axis is not None
         self.kernel, self.axis, self.kind = kernel, phase.axis.root(), shared.numbers.dtype
         self.y = shared.numbers[phase.place : phase.place + kernel.sizes()["y"]]
@@ -128,12 +130,17 @@ class OnRows:
         for k, source in enumerate(phase.sources):
             self.slots[k] = address(arrays[source])
         for column, output in zip(self.outputs, phase.row_outputs):
-            results[output] = array = memory.array((rows, column.columns), self.kind)
-            column.array, column.streamed = address(array), array.nbytes >= STREAMED
+            column.length, column.wrong = self.lengths.get(output, 0), 0
+            if not column.length:
+                results[output] = array = memory.array((rows, column.columns), self.kind)
+                column.array, column.streamed = address(array), array.nbytes >= STREAMED
         if rows <= CHUNKS * size:
             self.run_rows(self.fixed, 0, rows, *self.own.addresses, address(self.y), *self.shared, 0)
         else:
             self.in_segments(rows, max(CHUNKS, -(-rows // (size * SEGMENTS))) * size)
+        for column, output in zip(self.outputs, phase.row_outputs):
+            if column.length:
+                results[output] = np.frombuffer(column, self.kind, 1, Column.wrong.offset)[0]
 
     def in_segments(self, rows: int, each: int) -> None:
         """The same for many rows: so many at a time, by several threads if wanted."""
@@ -170,9 +177,11 @@ class Workspace:
 class Buffers:
     """The memory of one call: the numbers that the phases share, and what each phase works in."""
 
-    def __init__(self, kernels: Sequence[Kernel], plan: Plan, outputs: int, kind: Any):
-        self.shared = Shared(plan, outputs, np.dtype(kind))
-        self.phases = [(Once if k.phase.axis is None else OnRows)(k, self.shared) for k in kernels]
+    def __init__(
+        self, kernels: Sequence[Kernel], plan: Plan, outputs: int, kind: Any, lengths: Mapping[RowOutput, int]
+    ):
+        shared = self.shared = Shared(plan, outputs, np.dtype(kind))
+        self.phases = [Once(k, shared) if k.phase.axis is None else OnRows(k, shared, lengths) for k in kernels]
 
 
 class Results(list):  # type: ignore[type-arg]
@@ -192,6 +201,7 @@ class BatchedProgram:
         self.plan = cut(trace.tape, self.batch, len(trace.live), rows_at_once)
         self.kernels = [Kernel(phase, self.plan, dtype) for phase in self.plan.phases]
         self.free: list[Buffers] = []
+        self.lengths = {output: length for output, length, _ in self.batch.checks}
         self.outputs = len(trace.tape.outputs) - len(trace.set)  # those that are not set
         self.sources = list(self.batch.sources.values())
         self.arrays = {
@@ -208,7 +218,7 @@ class BatchedProgram:
         try:
             buffers = self.free.pop()
         except IndexError:
-            buffers = Buffers(self.kernels, self.plan, len(self.trace.tape.outputs), self.kind)
+            buffers = Buffers(self.kernels, self.plan, len(self.trace.tape.outputs), self.kind, self.lengths)
         shared, first = buffers.shared.numbers, self.plan.base
         shared[first : first + len(numbers)] = numbers
         for axis, place in self.counts.items():
@@ -221,9 +231,9 @@ class BatchedProgram:
         for (length, line), number in zip(self.trace.checks, y[self.outputs - len(self.trace.checks) :]):
             native.check_index(number, length, line)
         for output, length, line in self.batch.checks:
-            check_indices(results[output], length, line)
+            native.check_index(float(results[output]), length, line)
         self.write(buffers.shared, has_homes)
-        y.rows = [shaped(results[output], output) for output in self.batch.outputs]
+        y.rows = [None if x in self.lengths else shaped(results[x], x) for x in self.batch.outputs]
         self.free.append(buffers)
         return self.trace.answer(y)
 

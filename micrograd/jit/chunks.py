@@ -38,7 +38,8 @@ Word, Pointer = ctypes.c_int64, ctypes.c_void_p
 class Column(ctypes.Structure):
     """An array of rows, and where in a chunk they stand: strides in elements. `array` is where the address of an input
     is kept. Of an output it is the array itself, or bytes into the temporaries, and only where it begins in a chunk
-    matters, and whether it is streamed: written past the cache."""
+    matters, and whether it is streamed: written past the cache. An output with a `length` is not kept: it must be
+    indices of so many things, and the first that is none is left in `wrong`, where 0 was."""
 
     _fields_ = (
         ("array", Pointer),
@@ -47,6 +48,8 @@ class Column(ctypes.Structure):
         ("row", Word),
         ("column", Word),
         ("streamed", Word),
+        ("length", Word),
+        ("wrong", Word),  # a number of the type of the rows, in its first bytes
     )
 
 
@@ -97,7 +100,8 @@ class Driver:
         structures: dict[str, Any] = {"pass": Pass, "in": Column, "out": Column, "count": Count, "phases": Phases}
         text = Path(__file__).with_name("rows.ll").read_text(encoding="utf-8")
         sizes = {"COLUMNS": ctypes.sizeof(Column), "PASS": ctypes.sizeof(Pass), "COUNT": ctypes.sizeof(Count)}
-        constants: dict[str, Any] = {**of, **sizes}
+        floors = {"FLOOR": f"llvm.floor.{dtype}", "FLOORS": f"llvm.floor.v{of['WIDTH']}{dtype}"}
+        constants: dict[str, Any] = {**of, **sizes, **floors, "WRONG": Column.wrong.offset}
         ir = native.llvm_ir(text, lambda variable, name: getattr(structures[variable], name).offset, constants)
         self.code = MachineCode(ir, size=0)
         self.run = ctypes.CFUNCTYPE(None, Pointer, Word, Word, *[Pointer] * 6, Word)(self.code.address("run"))

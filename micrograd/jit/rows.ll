@@ -174,6 +174,63 @@ done:
   ret void
 }
 
+declare $VECTOR @$FLOORS($VECTOR)
+
+declare $FLOAT @$FLOOR($FLOAT)
+
+; The first of n elements that is no index of so many things, to `wrong`, if there is one and none is there yet.
+define internal void @check(ptr %wrong, i64 %length, ptr %from, i64 %n) {
+  %before = load $FLOAT, ptr %wrong
+  %none = fcmp oeq $FLOAT %before, 0.0
+  br i1 %none, label %begin, label %done
+begin:
+  %end = sitofp i64 %length to $FLOAT
+  %start = fneg $FLOAT %end
+  %end.one = insertelement $VECTOR poison, $FLOAT %end, i64 0
+  %ends = shufflevector $VECTOR %end.one, $VECTOR poison, <$WIDTH x i32> zeroinitializer
+  %starts = fneg $VECTOR %ends
+  br label %vectors
+vectors:
+  %v = phi i64 [0, %begin], [%v.1, %vector]
+  %v.1 = add i64 %v, $WIDTH
+  %more.vectors = icmp sle i64 %v.1, %n
+  br i1 %more.vectors, label %vector, label %singles
+vector:
+  %v.from = getelementptr $FLOAT, ptr %from, i64 %v
+  %a = load $VECTOR, ptr %v.from, align $BYTES
+  %a.floor = call $VECTOR @$FLOORS($VECTOR %a)
+  %a.whole = fcmp oeq $VECTOR %a, %a.floor
+  %a.from = fcmp oge $VECTOR %a, %starts
+  %a.to = fcmp olt $VECTOR %a, %ends
+  %a.in = and <$WIDTH x i1> %a.from, %a.to
+  %a.fits = and <$WIDTH x i1> %a.whole, %a.in
+  %a.bits = bitcast <$WIDTH x i1> %a.fits to i$WIDTH
+  %a.all = icmp eq i$WIDTH %a.bits, -1
+  br i1 %a.all, label %vectors, label %singles
+singles:
+  %k = phi i64 [%v, %vectors], [%v, %vector], [%k.1, %fit]
+  %more = icmp slt i64 %k, %n
+  br i1 %more, label %single, label %done
+single:
+  %k.from = getelementptr $FLOAT, ptr %from, i64 %k
+  %c = load $FLOAT, ptr %k.from
+  %c.floor = call $FLOAT @$FLOOR($FLOAT %c)
+  %c.whole = fcmp oeq $FLOAT %c, %c.floor
+  %c.from = fcmp oge $FLOAT %c, %start
+  %c.to = fcmp olt $FLOAT %c, %end
+  %c.in = and i1 %c.from, %c.to
+  %c.fits = and i1 %c.whole, %c.in
+  br i1 %c.fits, label %fit, label %found
+fit:
+  %k.1 = add i64 %k, 1
+  br label %singles
+found:
+  store $FLOAT %c, ptr %wrong
+  br label %done
+done:
+  ret void
+}
+
 ; The rows from `first` to `last` of a Pass, for which main finds numbers in w and a. x, y and t are buffers for one
 ; chunk; the first chunk has its y in `sums`, where those of all chunks are added up. What every row returns goes to its
 ; place, which is an address if `base` is 0.
@@ -261,14 +318,22 @@ output:
   %no.more.outputs = icmp eq ptr %out, %outputs.end
   br i1 %no.more.outputs, label %outputs.done, label %copy.out
 copy.out:
+  %out.length = get i64 %out.length
+  %out.at = get i64 %out.at
+  %out.from = getelementptr $FLOAT, ptr %out.y, i64 %out.at
+  %out.is.index = icmp ne i64 %out.length, 0
+  br i1 %out.is.index, label %checked, label %kept
+checked:
+  %out.wrong = getelementptr i8, ptr %out, i64 $WRONG
+  call void @check(ptr %out.wrong, i64 %out.length, ptr %out.from, i64 %n)
+  br label %copied.out
+kept:
   %out.place.of = get i64 %out.array
   %out.word = add i64 %base, %out.place.of
   %out.array = inttoptr i64 %out.word to ptr
   %out.columns = get i64 %out.columns
-  %out.at = get i64 %out.at
   %out.offset = mul i64 %row, %out.columns
   %out.to = getelementptr $FLOAT, ptr %out.array, i64 %out.offset
-  %out.from = getelementptr $FLOAT, ptr %out.y, i64 %out.at
   %out.streamed = get i64 %out.streamed
   %out.past = icmp ne i64 %out.streamed, 0
   %out.single = icmp eq i64 %out.columns, 1

@@ -325,6 +325,22 @@ def test_interpolation_and_its_gradient_agree_with_numpy(dtype):
         f(table, i, t)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 21, 1003, 30_000])
+def test_a_wrong_index_is_found_in_whichever_row(rows, dtype):
+    f = jit(lambda table, i: vmap(lambda i: ops.take(table, i), threads=2)(i), dtype=dtype)
+    table = np.arange(float(N))
+    good = np.random.default_rng(rows).integers(-N, N, rows).astype(float)
+    assert np.array_equal(f(table, good), good % N)
+    for row in sorted({0, 7 % rows, 8 % rows, 256 % rows, rows - 2, rows - 1} - {-1}):
+        for wrong in (N, -N - 1, 0.5, math.nan, math.inf):
+            i = good.copy()
+            i[row] = wrong
+            with pytest.raises(IndexError, match="not a whole number" if wrong != wrong // 1 else "out of range"):
+                f(table, i)
+    assert np.array_equal(f(table, good), good % N)
+
+
 def test_large_tables_have_large_chunks_and_any_number_of_rows_is_right():
     n = 3000
     f, g = (
