@@ -92,12 +92,12 @@ class Code:
             return None, None
         if self.widened is not None:
             loops = self.widened(loops)
-        loops = looked_up(loops)
         scalars = sum(len(item.ops) for item in loops.items if isinstance(item, Block))
         if all(isinstance(item, Block) for item in loops.items):
             return loops, None
-        if self.widened is None and is_straight(scalars, operations(loops)):
+        if self.widened is None and is_straight(scalars, max(operations(loops), len(self.trace.tape.outputs))):
             return loops, None
+        loops = looked_up(loops)
         bits, registers = lower.vector_registers()
         target = Target(self.dtype, bits // (32 if self.dtype == "f32" else 64), registers)
         first, count = self.trace.array

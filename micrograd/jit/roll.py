@@ -687,10 +687,11 @@ def classified(tape: Tape) -> tuple[Graph, Classes]:
 
 def operations(graph: Graph, classes: Classes) -> Integers:
     """How many operations each row is, of those that are no leaves, class by class: an addition for each term of a sum
-    but the first, none for an output."""
+    but the first, none for an output, unless it is a copy of a leaf."""
     rows, _ = by_operation(classes)
     additions = np.where(np.isin(graph.op[rows], REDUCTIONS), np.maximum(graph.count[rows] - 1, 1), 1)
-    return np.where(graph.op[rows] == OUTPUT, 0, additions)
+    copied = graph.op[graph.operand[graph.start[rows]]] <= INPUT
+    return np.where(graph.op[rows] == OUTPUT, copied, additions)
 
 
 def nothing_repeats(graph: Graph, classes: Classes) -> bool:
