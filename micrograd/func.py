@@ -418,9 +418,10 @@ def vmap(f: Function, in_axes: Any = 0, threads: int = 1) -> Function:
     """A function that calls `f` with each row of its arguments and collects what it returns.
 
     in_axes: the axis of the rows: 0 of a list or an array, 1 of a list of lists or an array of two dimensions or more,
-    and so on; None for what every row gets as it is. An int or None for all arguments, or a tuple with one each, in
-    which a tuple or a dict stands for the items of an argument that is one. A tuple or a dict of lists and arrays has
-    the rows of each of them: row i of {"x": X, "y": y} is {"x": X[i], "y": y[i]}.
+    and so on, -1 for the last; None for what every row gets as it is. An int or None for all arguments, or a tuple or a
+    list with one each, in which a tuple or a dict stands for the items of an argument that is one. A tuple or a dict of
+    lists and arrays has the rows of each of them: row i of {"x": X, "y": y} is {"x": X[i], "y": y[i]}. Arguments that
+    are given by name have their rows along axis 0.
     threads: how many may share the work once it is compiled; the result is the same for any number.
 
     Where `f` returns a number the result is the list of them, and where it returns a list the list of those: rows come
@@ -431,13 +432,19 @@ def vmap(f: Function, in_axes: Any = 0, threads: int = 1) -> Function:
 
     Errors: ValueError for arguments of different numbers of rows, for no rows, where nobody knows what `f` would have
     returned, for in_axes that do not fit, and for rows whose results are of different structure; TypeError for an
-    argument without rows. They name the argument.
+    argument without rows, or whose rows are no numbers, such as an array of which some are masked. They name the
+    argument.
     """
     check_function("vmap", f)
+    in_axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
     check_axes(in_axes)
     check_threads(threads)
 
-    def over_rows(*args: Any) -> Any:
+    def over_rows(*args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            axes = (*axes_of_arguments(in_axes, args), *(0 for _ in kwargs))
+            return vmap(by_name(f, len(args), tuple(kwargs)), axes, threads)(*args, *kwargs.values())
+        check_parts(f, args, axes_of_arguments(in_axes, args))
         if tracing_vmap is not None:
             result = tracing_vmap(f, in_axes, threads, args)
             if result is not NotImplemented:
@@ -457,15 +464,51 @@ def check_function(what: str, f: Any) -> None:
         raise TypeError(f"{what} takes a function, not {type(f).__name__}: {f!r:.60}")
 
 
+def by_name(f: Function, positional: int, names: tuple[str, ...]) -> Function:
+    """`f` as a function of positional arguments, of which those behind so many are given to it by name."""
+
+    def function(*args: Any) -> Any:
+        return f(*args[:positional], **dict(zip(names, args[positional:])))
+
+    setattr(function, "parameter_names", [*parameter_names(f)[:positional], *names])
+    function.__name__ = name_of(f)
+    return function
+
+
 def check_axes(axes: Any) -> None:
     """ValueError unless `axes` are an axis, None, or a tuple or dict of such."""
     if isinstance(axes, (tuple, dict)):
         for axis in axes.values() if isinstance(axes, dict) else axes:
             check_axes(axis)
-    elif axes is not None and (isinstance(axes, bool) or not isinstance(axes, int) or axes < 0):
-        raise ValueError(
-            f"in_axes must be integers of at least 0, None, and tuples and dicts of them, got {axes!r:.60}"
-        )
+    elif axes is not None and (isinstance(axes, bool) or not isinstance(axes, int)):
+        raise ValueError(f"in_axes must be integers, None, and tuples and dicts of them, got {axes!r:.60}")
+
+
+def check_parts(f: Function, args: Sequence[Any], axes: tuple[Any, ...]) -> None:
+    """TypeError for arrays whose rows are not of numbers; it names the argument."""
+    names: list[str] | None = None
+    for path, x, _ in mapped(tuple(args), axes):
+        wrong = fault_of(x)
+        if wrong:
+            names = parameter_names(f) if names is None else names
+            raise TypeError(f"{place(path, names)} must be numbers, got {wrong}")
+
+
+def fault_of(x: Any) -> str:
+    """What is wrong with a list or an array as one of numbers; "" if nothing is, as far as is found out in no time."""
+    if type(x) is list:
+        kinds = set(map(type, x))
+        if kinds <= {float, int}:
+            return ""
+        others = [kind for kind in kinds if kind in (list, tuple) or hasattr(kind, "mask") or hasattr(kind, "dtype")]
+        return next(filter(None, (fault_of(item) for kind in others for item in x if type(item) is kind)), "")
+    if type(x) is tuple:
+        return fault_of(list(x))
+    if hasattr(type(x), "mask") and b"\1" in x.mask.tobytes():  # of records, a mask has a truth value for each field
+        return "an array of which some are masked: fill them, or leave them out"
+    if hasattr(type(x), "dtype") and getattr(x.dtype, "kind", "f") in "cSUVMm":
+        return f"an array of {x.dtype}"
+    return ""
 
 
 def check_threads(threads: Any) -> None:
@@ -478,12 +521,13 @@ def axes_of_arguments(in_axes: Any, args: Sequence[Any]) -> tuple[Any, ...]:
     if not isinstance(in_axes, tuple):
         return (in_axes,) * len(args)
     if len(in_axes) != len(args):
-        raise ValueError(f"in_axes has {len(in_axes)} entries for {len(args)} arguments")
+        many = len(args)
+        raise ValueError(f"in_axes has {len(in_axes)} entries for {many} argument{'s' * (many != 1)}: {in_axes!r:.60}")
     return in_axes
 
 
 def mapped(x: Any, axes: Any, path: Path = ()) -> Iterator[tuple[Path, Any, int]]:
-    """The lists and arrays in `x` that have rows, each with its path and its axis."""
+    """The lists and arrays in `x` that have rows, each with its path and its axis, counted from the first."""
     if axes is None:
         return
     if isinstance(x, (tuple, dict)):
@@ -492,7 +536,24 @@ def mapped(x: Any, axes: Any, path: Path = ()) -> Iterator[tuple[Path, Any, int]
     elif isinstance(axes, (tuple, dict)):
         raise ValueError(f"in_axes has a {type(axes).__name__} for {place(path)}, which is a {type(x).__name__}")
     else:
-        yield path, x, axes
+        yield path, x, from_first(x, axes, path)
+
+
+def from_first(x: Any, axis: int, path: Path = ()) -> int:
+    """An axis of a list or an array counted from the first, where it may be counted from the last."""
+    if axis >= 0:
+        return axis
+    many = dimensions(x)
+    if axis < -many:
+        raise ValueError(f"{place(path)} has no axis {axis}: it has {many} dimension{'s' * (many != 1)}")
+    return axis + many
+
+
+def dimensions(x: Any) -> int:
+    """How many dimensions an array or a list of lists has."""
+    if hasattr(x, "ndim"):
+        return int(x.ndim)
+    return 1 + dimensions(x[0]) if isinstance(x, list) and x else int(isinstance(x, list))
 
 
 def axes_of_item(axes: Any, x: Any, key: Any, path: Path) -> Any:
@@ -537,7 +598,7 @@ def length(x: Any, axis: int, name: str) -> int:
         return int(x.shape[axis])
     if not isinstance(x, list):
         raise TypeError(
-            f"{name} has no rows: expected a list or an array, got {type(x).__name__}: {x!r:.60}; "
+            f"{name} has no rows: expected a list or an array, got {told(x)}; "
             "in_axes=None hands it to every row as it is"
         )
     if not axis:
@@ -546,6 +607,12 @@ def length(x: Any, axis: int, name: str) -> int:
     if len(lengths) > 1:
         raise ValueError(f"{name} has no axis {axis}: the lists in it differ in length")
     return lengths.pop() if lengths else 0
+
+
+def told(x: Any) -> str:
+    """What something is, for a message; of a number that is only traced, no more than that it is one."""
+    name = type(x).__name__
+    return "a number" if name == "Symbol" else f"{name}: {x!r:.60}"
 
 
 def row(x: Any, axes: Any, i: int) -> Any:
@@ -562,7 +629,7 @@ def replaced(x: Any, axes: Any, change: Callable[[Any, int], Any]) -> Any:
         return like(x, parts)
     if isinstance(x, dict):
         return {key: replaced(y, axes[key] if isinstance(axes, dict) else axes, change) for key, y in x.items()}
-    return change(x, axes)
+    return change(x, from_first(x, axes))
 
 
 def row_of_part(x: Any, axes: int, i: int) -> Any:
@@ -640,6 +707,9 @@ def name_of(f: Function) -> str:
 
 def parameter_names(f: Function) -> list[str]:
     """The names of its positional parameters; none where it does not tell."""
+    known: list[str] | None = getattr(f, "parameter_names", None)
+    if known is not None:
+        return known
     try:
         parameters = inspect.signature(f).parameters.values()
     except (TypeError, ValueError):

@@ -195,7 +195,7 @@ class Cutter:
         """The pass on these axes that leaves what is wanted."""
         kept: list[tuple[Kept, list[int]]] = []
         for output in wanted.outputs:
-            kept.append((Kept(axes, len(output.rows), output=output), output.rows))
+            kept.append((Kept(output.axes, len(output.rows), output=output), output.rows))
         if wanted.early:
             kept.append((Kept(axes, len(wanted.early)), wanted.early))
         by_axes: dict[Axes, list[int]] = {}

@@ -403,6 +403,9 @@ class Batch:
                 array.origin.names.setdefault(array.own[axis], name)
                 shared = own if shared is None else self.joined(shared, own)
         assert shared is not None
+        if 0 in shared.sizes.values():
+            name = next(name for name, size in shared.sizes.items() if not size)
+            raise ValueError(f"no rows in {name}: what vmap's function returns for a row is not known")
         if len(set(shared.sizes.values())) > 1:
             told = ", ".join(f"{name} has {size}" for name, size in shared.sizes.items())
             raise ValueError(f"all arguments must have the same number of rows: {told}")
@@ -460,7 +463,7 @@ class Batch:
             return x if x.elements is None else None
         if isinstance(x, Rows):
             return x
-        if func.is_array(x) and getattr(x.dtype, "kind", "") in "fiu":
+        if func.is_array(x) and getattr(x.dtype, "kind", "") in "fiub":
             of: type[Unseen] = ArrayArgument
         elif isinstance(x, list) and len(x) > MOST_ALIKE:
             of, x = ListArgument, numbers_in(x)
@@ -578,6 +581,10 @@ def flattened(x: Any) -> tuple[list[Any], tuple[Any, ...], bool]:
         inner = shapes.pop() if shapes else ()
         return [item for part, _, _ in parts for item in part], (len(x), *inner), all(alike for _, _, alike in parts)
     if not isinstance(x, (Value, Symbol)):
+        if not func.is_number(x) and not isinstance(x, bool):
+            raise TypeError(
+                f"every row must return numbers, or lists, tuples and dicts of them, to be compiled, not {x!r:.60}"
+            )
         x = ops.number(x)
     return [x], (), True
 

@@ -106,7 +106,7 @@ def open_signature(x: Any, numbers: list[float], arrays: list[Any]) -> Any:
         return "dict", tuple(x), items_of(x.items(), numbers, arrays)
     if hasattr(x, "__array__") and getattr(x, "ndim", None):
         array = as_array(x)
-        if array.dtype.kind in "fiu" and array.size:
+        if array.dtype.kind in "fiub" and array.size:
             arrays.append(array)
             return "rows", "array", array.ndim
     return signature(x, numbers, False)
@@ -116,13 +116,23 @@ def numbers_in(x: Any) -> Any:
     """A list of numbers, or of equally long lists of them, as an array; None for any other."""
     import numpy as np
 
-    if any(map(may_be_masked, set(map(type, x)))) and any(map(is_masked, x)):
+    if holds_masked(x):
         return None
     try:
         array = np.array(x)
     except Exception:  # whatever its items raise
         return None
     return array if array.dtype.kind in "fiu" and array.ndim and array.size else None
+
+
+def holds_masked(x: list[Any] | tuple[Any, ...]) -> bool:
+    """Is any number masked in a list, or in the lists and arrays in it?"""
+    kinds = set(map(type, x))
+    if any(map(may_be_masked, kinds)) and any(map(is_masked, x)):
+        return True
+    return any(kind in kinds for kind in (list, tuple)) and any(
+        holds_masked(item) for item in x if type(item) is list or type(item) is tuple
+    )
 
 
 def largest_array(keys: Iterable[Any]) -> tuple[int, int]:

@@ -226,9 +226,8 @@ class OnTiles:
         else:
             array = np.zeros((self.segments, *shape) if self.is_apart(kept) else shape, self.call.kind)
         self.arrays.append(array)
-        dims = self.kernel.of.dims(kept.axes)
-        strides = iter([s // array.itemsize for s in array.strides[-len(shape) :]])
-        there = [next(strides) if has else 0 for has in dims] + [0]
+        strides = dict(zip(kept.axes, [s // array.itemsize for s in array.strides[-len(shape) :]]))
+        there = [strides.get(axis, 0) for axis in self.kernel.of.axes] + [0]
         here = [*section.strides, 0]
         segment = array[0].size if self.is_apart(kept) else 0
         return Out(
