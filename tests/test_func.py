@@ -84,9 +84,10 @@ def test_vmaps_nest():
     ("f", "options", "args", "error", "message"),
     [
         (3, {}, (), TypeError, "vmap takes a function, not int: 3"),
-        (sum, {"in_axes": -1}, (), ValueError, "in_axes must be integers of at least 0, .* got -1"),
+        (sum, {"in_axes": 1.5}, (), ValueError, "in_axes must be integers, .* got 1.5"),
+        (lambda x: x, {"in_axes": -2}, ([1.0],), ValueError, "argument 0 has no axis -2: it has 1 dimension"),
         (sum, {"in_axes": True}, (), ValueError, "in_axes must be integers"),
-        (sum, {"in_axes": ("x",)}, (), ValueError, "in_axes must be integers .* got 'x'"),
+        (sum, {"in_axes": ("x",)}, (), ValueError, "in_axes must be integers, .* got 'x'"),
         (sum, {"threads": 0}, (), ValueError, "threads must be an integer of at least 1, got 0"),
         (sum, {"threads": 1.5}, (), ValueError, "threads must be an integer of at least 1, got 1.5"),
         (lambda x, y: x, {}, ([1.0], [1.0, 2.0]), ValueError, "number of rows: x has 1, y has 2"),
@@ -96,7 +97,7 @@ def test_vmaps_nest():
         (lambda x: x, {"in_axes": None}, ([1.0],), ValueError, "no argument with rows"),
         (lambda x: x, {}, (2.0,), TypeError, "x has no rows: .* got float: 2.0; in_axes=None hands it"),
         (lambda x: x, {}, ({"a": 2.0},), TypeError, r"x\['a'\] has no rows: .* got float"),
-        (lambda x: x, {"in_axes": (0, 0)}, ([1.0],), ValueError, "in_axes has 2 entries for 1 arguments"),
+        (lambda x: x, {"in_axes": (0, 0)}, ([1.0],), ValueError, "in_axes has 2 entries for 1 argument:"),
         (lambda x: x, {"in_axes": ({"a": 0},)}, ([1.0],), ValueError, "in_axes has a dict for argument 0, .* a list"),
         (
             lambda x: x,
