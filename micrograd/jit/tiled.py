@@ -23,7 +23,7 @@ import ctypes
 import itertools
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -161,84 +161,111 @@ class Workspace:
         self.addresses = [address(array) for array in self.arrays]
 
 
+class Once:
+    """A pass that runs once a call, in the memory of one call at a time."""
+
+    def __init__(self, kernel: Kernel, shared: Any):
+        self.scratch, at = buffer(kernel.code.temporaries, shared.dtype), address(shared)
+        y = at + kernel.of.kept[0].place * shared.itemsize
+        self.arguments = at, at, y, address(self.scratch), None
+        self.main = ctypes.CFUNCTYPE(None, *[Pointer] * 5)(kernel.address)
+
+    def run(self, call: Call) -> None:
+        self.main(*self.arguments)
+
+
 class OnTiles:
-    """A pass on rows, in a call."""
+    """A pass on rows, in the memory of one call at a time."""
 
-    def __init__(self, kernel: Kernel, call: Call):
-        self.kernel, self.call = kernel, call
-        self.rows = [call.counts[axis] for axis in kernel.of.axes]
-        self.tiles = -(-self.rows[0] // kernel.extents[0])
-        sums = [kept for kept in kernel.of.kept if kept.adds and kernel.of.axes[0] not in kept.axes]
-        apart = sum(kept.columns * math.prod(call.counts[axis] for axis in kept.axes) for kept in sums)
-        most = max(1, MOST_APART // max(apart * call.kind.itemsize, 1))
-        self.segments = max(1, min(SEGMENTS, self.tiles // TILES, most))
-
-    def run(self) -> None:
-        kernel, call = self.kernel, self.call
-        inputs = [self.fed(feed, at) for feed, at in zip(kernel.of.feeds, kernel.tile.starts)]
-        self.arrays: list[Any] = []  # where what the pass leaves goes
-        outputs = [self.left(k) for k in range(len(kernel.of.kept))]
-        ins, outs = (In * len(inputs))(*inputs), (Out * len(outputs))(*outputs)
-        run = Run(
-            *(kernel.address, address(call.shared), self.rows[0], self.rows[1] if len(self.rows) > 1 else 1),
-            *(kernel.extents[0], kernel.extents[1] if len(self.rows) > 1 else 1),
-            *(x for part in (ins, outs) for x in (ctypes.addressof(part), end(part))),
+    def __init__(self, kernel: Kernel, shared: Any):
+        self.kernel, self.of, self.shared = kernel, kernel.of, shared
+        self.spaces = [Workspace(kernel, shared.dtype)]
+        self.ins, self.outs = (In * len(self.of.feeds))(), (Out * len(self.of.kept))()
+        for one, feed, at in zip(self.ins, self.of.feeds, kernel.tile.starts):
+            one.at, one.columns = at, feed.columns
+        for out, kept, section in zip(self.outs, self.of.kept, kernel.tile.results(0)):
+            out.columns, out.at, out.from_column, out.adds = kept.columns, section.at, section.step, kept.adds
+            out.from_outer, out.from_inner = (*section.strides, 0)[:2]
+        self.parameters = Run(
+            *(kernel.address, address(shared), 1, 1, *(*kernel.extents, 1)[:2]),
+            *(x for part in (self.ins, self.outs) for x in (ctypes.addressof(part), end(part))),
         )
-        self.in_segments(ctypes.addressof(run))
-        for kept, array in zip(kernel.of.kept, self.arrays):
-            self.finish(kept, array)
 
-    def in_segments(self, run: int) -> None:
-        turns = itertools.count()
-        run_tiles, bounds = driver(self.call.dtype).run, [k * self.tiles // self.segments for k in range(self.segments)]
-
-        def work(own: Workspace) -> None:
-            while (k := next(turns)) < self.segments:
-                run_tiles(run, bounds[k], [*bounds, self.tiles][k + 1], k, *own.addresses)
-
-        threads = min(max(axis.threads for axis in self.kernel.of.axes), self.segments)
-        spaces = [Workspace(self.kernel, self.call.kind) for _ in range(threads)]
-        tasks = [pool(threads).submit(work, own) for own in spaces[1:]]
-        work(spaces[0])
-        for task in tasks:
-            task.result()
-
-    def fed(self, feed: Feed, at: int) -> In:
-        """How columns come in."""
-        dims, extents = self.kernel.of.dims(feed.axes), self.kernel.extents
-        if all(dims) and len(dims) > 1:
-            array = self.call.whole(feed, self.kernel.of.axes)
-            strides = [s // array.itemsize for s in array.strides]
-            return In(address(array), 0, 0, at, feed.columns, *strides[:2])
-        d = dims.index(True)
-        tiled = self.call.by_tile(feed, extents[d])
-        if self.kernel.tile.whole and len(dims) > 1:
-            other = extents[1 - d]
-            tiled = self.call.keep(np.repeat(tiled, other, -1) if d == 0 else np.tile(tiled, other))
-        return In(address(tiled), tiled[0].size, d, at, feed.columns, 0, 0)
-
-    def left(self, k: int) -> Out:
-        """Where numbers go that the pass leaves."""
-        kept, section = self.kernel.of.kept[k], self.kernel.tile.results(0)[k]
-        shape = *(self.call.counts[axis] for axis in kept.axes), kept.columns
-        if not kept.adds:
-            array = memory.array(shape, self.call.kind)
-        else:
-            array = np.zeros((self.segments, *shape) if self.is_apart(kept) else shape, self.call.kind)
-        self.arrays.append(array)
-        strides = dict(zip(kept.axes, [s // array.itemsize for s in array.strides[-len(shape) :]]))
-        there = [strides.get(axis, 0) for axis in self.kernel.of.axes] + [0]
-        here = [*section.strides, 0]
-        segment = array[0].size if self.is_apart(kept) else 0
-        return Out(
-            address(array), kept.columns, section.at, *there[:2], *here[:2], section.step, int(kept.adds), segment
-        )
+    def run(self, call: Call) -> None:
+        rows = [call.counts[axis] for axis in self.of.axes]
+        self.parameters.outer, self.parameters.inner = (*rows, 1)[:2]
+        tiles = -(-rows[0] // self.kernel.extents[0])
+        segments = self.segments(call, tiles)
+        for feed, one in zip(self.of.feeds, self.ins):
+            self.feed(feed, one, call)
+        arrays = [self.left(kept, out, call, segments) for kept, out in zip(self.of.kept, self.outs)]
+        self.in_segments(tiles, segments, call)
+        for kept, array in zip(self.of.kept, arrays):
+            self.finish(kept, array, call)
 
     def is_apart(self, kept: Kept) -> bool:
         """Does each segment have its own sums of this?"""
-        return kept.adds and self.kernel.of.axes[0] not in kept.axes
+        return kept.adds and self.of.axes[0] not in kept.axes
 
-    def finish(self, kept: Kept, array: Any) -> None:
+    def segments(self, call: Call, tiles: int) -> int:
+        """Into how many segments the tiles are divided, of as many outer rows each as may be."""
+        if tiles < 2 * TILES:
+            return 1
+        apart = [kept for kept in self.of.kept if self.is_apart(kept)]
+        numbers = sum(kept.columns * math.prod(call.counts[axis] for axis in kept.axes) for kept in apart)
+        most: int = MOST_APART // max(numbers * self.shared.itemsize, 1)
+        return max(1, min(SEGMENTS, tiles // TILES, most))
+
+    def in_segments(self, tiles: int, segments: int, call: Call) -> None:
+        run, parameters = driver(call.dtype).run, ctypes.addressof(self.parameters)
+        if segments == 1:
+            run(parameters, 0, tiles, 0, *self.spaces[0].addresses)
+            return
+        bounds = [k * tiles // segments for k in range(segments + 1)]
+        turns = itertools.count()
+
+        def work(own: Workspace) -> None:
+            while (k := next(turns)) < segments:
+                run(parameters, bounds[k], bounds[k + 1], k, *own.addresses)
+
+        threads = min(max(axis.threads for axis in self.of.axes), segments)
+        while len(self.spaces) < threads:
+            self.spaces.append(Workspace(self.kernel, self.shared.dtype))
+        tasks = [pool(threads).submit(work, own) for own in self.spaces[1:threads]]
+        work(self.spaces[0])
+        for task in tasks:
+            task.result()
+
+    def feed(self, feed: Feed, one: In, call: Call) -> None:
+        """How columns come in."""
+        dims, extents = self.of.dims(feed.axes), self.kernel.extents
+        if all(dims) and len(dims) > 1:
+            array = call.whole(feed, self.of.axes)
+            one.outer, one.inner, _ = (stride // array.itemsize for stride in array.strides)
+            one.array, one.block = address(array), 0
+            return
+        d = dims.index(True)
+        tiled = call.by_tile(feed, extents[d])
+        if self.kernel.tile.whole and len(dims) > 1:
+            other = extents[1 - d]
+            tiled = call.keep(np.repeat(tiled, other, -1) if d == 0 else np.tile(tiled, other))
+        one.array, one.block, one.of_inner = address(tiled), tiled.size // len(tiled), d
+
+    def left(self, kept: Kept, out: Out, call: Call, segments: int) -> Any:
+        """The array that numbers go to which the pass leaves."""
+        shape = *(call.counts[axis] for axis in kept.axes), kept.columns
+        apart = self.is_apart(kept)
+        if kept.adds:
+            array = np.zeros((segments, *shape) if apart else shape, self.shared.dtype)
+        else:
+            array = memory.array(shape, self.shared.dtype)
+        strides = [stride // array.itemsize for stride in array.strides]
+        by_axis = dict(zip(kept.axes, strides[apart:]))
+        out.array, out.segment = address(array), strides[0] if apart else 0
+        out.outer, out.inner = (*(by_axis.get(axis, 0) for axis in self.of.axes), 0)[:2]
+        return array
+
+    def finish(self, kept: Kept, array: Any, call: Call) -> None:
         """What the pass has left is there for those after it."""
         if self.is_apart(kept):
             total = array[0]
@@ -246,17 +273,25 @@ class OnTiles:
                 total += part
             array = total
         if kept.axes:
-            self.call.arrays[kept] = array
+            call.arrays[kept] = array
         else:
-            self.call.shared[kept.place : kept.place + kept.columns] = array
+            self.shared[kept.place : kept.place + kept.columns] = array
         if kept.output is not None:
-            self.call.results[kept.output] = array
+            call.results[kept.output] = array
+
+
+class Space:
+    """The memory of one call: the numbers that all passes share, and what each pass works in."""
+
+    def __init__(self, kernels: Sequence[Kernel], size: int, kind: Any):
+        self.shared = buffer(size, kind)
+        self.passes = [(OnTiles if kernel.of.axes else Once)(kernel, self.shared) for kernel in kernels]
 
 
 class Call:
-    """The numbers of one call: `shared` by all passes, and arrays, by the Source or the Kept that they are of."""
+    """The arrays of one call, by the Source or the Kept that they are of."""
 
-    def __init__(self, program: TiledProgram, numbers: Sequence[float], leaves: Sequence[Any]):
+    def __init__(self, program: TiledProgram, leaves: Sequence[Any]):
         self.dtype, self.kind = program.dtype, np.dtype(program.kind)
         self.counts = program.rows_of(leaves)
         self.arrays: Numbers = dict(program.arrays)
@@ -266,12 +301,6 @@ class Call:
         self.results: dict[RowOutput, Any] = {}
         self.tiled: dict[Any, Any] = {}
         self.alive: list[Any] = []
-        self.shared = buffer(program.size, self.kind)
-        trace, first = program.trace, len(program.trace.live)
-        self.shared[:first] = [native.live_number(v, name) for v, name in trace.live]
-        self.shared[first : first + len(numbers)] = numbers
-        for axis, symbol in program.batch.counts.items():
-            self.shared[first + trace.tape.first[symbol.index]] = self.counts[axis.root()]
 
     def keep(self, array: Any) -> Any:
         """An array that lives as long as the call."""
@@ -286,20 +315,30 @@ class Call:
 
     def by_tile(self, feed: Feed, extent: int) -> Any:
         """Columns that have one axis, tile by tile, and within one side by side; behind the last row comes that again,
-        or 0 in its mask."""
+        or 0 where it is known to be 0."""
         (axis,) = feed.axes
-        key = feed.of or axis, extent
+        rows = self.counts[axis]
+        if feed.of is None:
+            return mask(rows, extent, self.dtype)
+        key = feed.of, extent
         if key not in self.tiled:
-            rows = self.counts[axis]
-            tiles = -(-rows // extent)
-            array = np.ones((rows, 1), self.kind) if feed.of is None else self.arrays[feed.of]
-            padded = np.empty((tiles * extent, feed.columns), self.kind)
-            padded[:rows] = array
-            padded[rows:] = 0 if feed.of is None else array[-1]
-            if isinstance(feed.of, Kept):
-                padded[rows:, [axis in zeros for zeros in feed.of.zeros]] = 0
-            self.tiled[key] = np.ascontiguousarray(padded.reshape(tiles, extent, -1).transpose(0, 2, 1))
+            array, padding = self.arrays[feed.of], -rows % extent
+            if padding:
+                last = array[-1:]
+                if isinstance(feed.of, Kept):
+                    last = np.where([axis in zeros for zeros in feed.of.zeros], array.dtype.type(0), last)
+                array = np.concatenate([array, np.repeat(last, padding, 0)])
+            tiled = array.reshape(-1, extent, feed.columns)
+            self.tiled[key] = np.ascontiguousarray(tiled.transpose(0, 2, 1))
         return self.tiled[key]
+
+
+@lru_cache(64)
+def mask(rows: int, extent: int, dtype: str) -> Any:
+    """1 for each row, and 0 for what fills up the last tile."""
+    tiles = np.zeros(-(-rows // extent) * extent, PRECISION[dtype])
+    tiles[:rows] = 1
+    return tiles.reshape(-1, 1, extent)
 
 
 class TiledProgram:
@@ -320,7 +359,14 @@ class TiledProgram:
             for source in self.sources
             if source.array is not None  # what is closed over stays what it is now
         }
+        self.kernels = [kernel for kernel in self.kernels if kernel.of.axes or kernel.of.tape.outputs]
         self.outputs = len(trace.tape.outputs) - len(trace.set)  # those that are not set
+        self.place = passes[-1].kept[0].place  # of the outputs in what is shared
+        first = len(trace.live)
+        self.counts = [(first + trace.tape.first[x.index], axis) for axis, x in self.batch.counts.items()]
+        self.dims = [(x, d, axis, x.names.get(d, "one")) for x, d, axis in self.extents()]
+        self.native = native.Native(self.kernels[-1].code.code, trace, dtype)
+        self.free: list[Space] = []
 
     def extents(self) -> list[tuple[Origin, int, Axis]]:
         """The dimensions of arrays along which vmaps ran, with the axis of each."""
@@ -328,43 +374,66 @@ class TiledProgram:
 
     def __call__(self, numbers: Sequence[float], leaves: Sequence[Any]) -> Any:
         """The answer to the plain numbers and the arrays of a call."""
-        call = Call(self, numbers, leaves)
-        for kernel in self.kernels:
-            if kernel.of.axes:
-                OnTiles(kernel, call).run()
-            else:
-                self.run_once(kernel, call)
-        first = self.kernels[-1].of.kept[0].place
-        y = Results(call.shared[first : first + self.outputs].tolist())
+        call = Call(self, leaves)
+        try:
+            space = self.free.pop()
+        except IndexError:
+            space = Space(self.kernels, self.size, self.kind)
+        shared, first = space.shared, len(self.trace.live)
+        shared[first : first + len(numbers)] = numbers
+        for place, axis in self.counts:
+            shared[place] = call.counts[axis.root()]
+        has_homes = self.read(shared)
+        for one in space.passes:
+            one.run(call)
+        y = Results(shared[self.place : self.place + self.outputs].tolist())
         for (length, line), number in zip(self.trace.checks, y[self.outputs - len(self.trace.checks) :]):
             native.check_index(number, length, line)
         for output, length, line in self.batch.checks:
             check_indices(call.results[output], length, line)
-        new = call.shared[first + self.outputs : first + self.outputs + len(self.trace.set)]
-        for (v, name), number in zip(self.trace.set, new.tolist()):
-            setattr(v, name, number)
+        self.write(shared, has_homes)
         y.rows = [shaped(call.results[output], output) for output in self.batch.outputs]
+        self.free.append(space)
         return self.trace.answer(y)
 
-    def run_once(self, kernel: Kernel, call: Call) -> None:
-        """A pass without rows, which works on what is shared."""
-        scratch, shared = buffer(kernel.code.temporaries, call.kind), address(call.shared)
-        y = shared + kernel.of.kept[0].place * call.kind.itemsize
-        ctypes.CFUNCTYPE(None, *[Pointer] * 4)(kernel.address)(shared, shared, y, address(scratch))
+    def read(self, shared: Any) -> bool:
+        """The live numbers into the first of what the passes share; whether they have homes."""
+        trace, at, table = self.trace, native.machine(), self.native.table
+        if not trace.live and not trace.set:
+            return True
+        if at is not None and table is not None:
+            for _ in range(2):
+                if at.read_weights(ctypes.addressof(table), address(shared)):
+                    return True
+                if not self.native.settle():
+                    break
+        shared[: len(trace.live)] = [native.live_number(v, name) for v, name in trace.live]
+        return False
+
+    def write(self, shared: Any, has_homes: bool) -> None:
+        """The numbers that are set into their homes, or else one by one."""
+        at, table, first = native.machine(), self.native.table, self.place + self.outputs
+        if not self.trace.set:
+            return
+        results = address(shared) + self.place * shared.itemsize
+        if has_homes and at is not None and table is not None and at.write_results(ctypes.addressof(table), results):
+            self.native.settle_again()
+            return
+        for (v, name), number in zip(self.trace.set, shared[first : first + len(self.trace.set)].tolist()):
+            setattr(v, name, number)
 
     def rows_of(self, leaves: Sequence[Any]) -> dict[Axis, int]:
         """How many rows each axis has; ValueError if arguments differ in it."""
         counts: dict[Axis, int] = {}
         names: dict[Axis, str] = {}
-        for origin, d, axis in self.extents():
-            many = (leaves[origin.leaf] if origin.array is None else origin.array).shape[d]
-            name = origin.names.get(d, "one")
-            if counts.setdefault(axis.root(), many) != many:
+        for origin, d, axis, name in self.dims:
+            many, root = (leaves[origin.leaf] if origin.array is None else origin.array).shape[d], axis.root()
+            if counts.setdefault(root, many) != many:
                 raise ValueError(
-                    f"all arguments of a vmap must have the same number of rows: {names[axis.root()]} has "
-                    f"{counts[axis.root()]}, {name} has {many}"
+                    f"all arguments of a vmap must have the same number of rows: {names[root]} has {counts[root]}, "
+                    f"{name} has {many}"
                 )
-            names.setdefault(axis.root(), name)
+            names.setdefault(root, name)
             if not many:
                 raise ValueError(f"there are no rows to run a vmap on: {name} has none")
         return counts
