@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from micrograd.jit.phases import ALIGNED, LEAVES, operands
-from micrograd.jit.rows import SUM, WIDE, Axes, Axis, Batch, RowOutput, Source
+from micrograd.jit.rows import RENAMED, SUM, WIDE, Axes, Axis, Batch, RowOutput, Source
 from micrograd.jit.tape import (
     CODE,
     CONSTANT,
@@ -29,6 +29,7 @@ from micrograd.jit.tape import (
 )
 
 WHERE = CODE["where"]
+LATER = (SUM, RENAMED)  # what is there only after the pass that calculates its operand
 OF_ZERO_ZERO = ("neg", "relu", "abs", "sqrt", "sin", "tanh", "erf")  # operations that make 0 of 0
 
 
@@ -90,7 +91,7 @@ class Cutter:
 
     def __init__(self, tape: Tape, batch: Batch, weights: int):
         self.tape, self.batch, self.weights = tape, batch, weights
-        self.operands = operands(tape)
+        self.operands = [of[:1] if tape.codes[i] in LATER else of for i, of in enumerate(operands(tape))]
         self.axes = batch.all_axes()
         self.needed = self.rows_needed([*tape.outputs, *(i for output in batch.outputs for i in output.rows)])
         self.steps = 1 + max((len(self.axes_run(i)) for i in self.needed), default=0)
@@ -124,6 +125,8 @@ class Cutter:
         for i in self.needed:
             if self.tape.codes[i] in LEAVES:
                 level[i] = 0
+            elif self.tape.codes[i] == RENAMED:
+                level[i] = self.after(self.operands[i], level)
             else:
                 level[i] = self.at_least(self.after(self.operands[i], level), len(self.axes_run(i)))
         return level
@@ -145,13 +148,15 @@ class Cutter:
                 found[i] = of[0] & of[1]
             elif code == WHERE:
                 found[i] = of[2] & (of[1] | of[0])
+            elif code == RENAMED and len(self.axes[i]) == 1:
+                found[i] = self.batch.rename(of[0], self.batch.renames(i))
             elif code == SUM or name == "div" or name in OF_ZERO_ZERO:
                 found[i] = of[0]
         return found
 
     def after(self, rows: Iterable[int], level: dict[int, int]) -> int:
         """The lowest level at which all these are there."""
-        return max((level[j] + (self.tape.codes[j] == SUM) for j in rows), default=0)
+        return max((level[j] + (self.tape.codes[j] in LATER) for j in rows), default=0)
 
     def wanted(self) -> dict[tuple[int, Axes], Wanted]:
         """What the passes have to leave, by their level and their axes."""
@@ -159,7 +164,7 @@ class Cutter:
         early: dict[int, None] = {}
         for i in self.needed:
             for j in self.operands[i]:
-                if self.axes[j] != self.axes_run(i):
+                if self.axes[j] != self.axes_run(i) or self.tape.codes[i] == RENAMED:
                     early[j] = None
             if self.tape.codes[i] == SUM:
                 if not self.batch.rooted(self.batch.summed_over(i)) <= self.axes_run(i):
@@ -171,7 +176,7 @@ class Cutter:
             level = self.at_least(self.after(output.rows, self.level), len(axes))
             found.setdefault((level, axes), Wanted()).outputs.append(output)
         for i in early:
-            if self.tape.codes[i] != SUM and self.tape.codes[i] not in LEAVES:
+            if self.tape.codes[i] not in LATER and self.tape.codes[i] not in LEAVES:
                 found.setdefault((self.level[i], self.axes[i]), Wanted()).early.append(i)
         return found
 
@@ -227,7 +232,7 @@ class Cutter:
             i = stack.pop()
             if i not in wanted:
                 wanted.add(i)
-                if i not in self.place:
+                if i not in self.place and self.tape.codes[i] != RENAMED:
                     stack += self.operands[i]
                     unmasked[i] = self.masks_missing(i)
                     stack += unmasked[i]
@@ -238,8 +243,8 @@ class Cutter:
             code, first = self.tape.codes[i], self.tape.first[i]
             if i in column:
                 new[i] = tape.leaf_row(INPUT, column[i])
-            elif i in self.place:
-                kept, k = self.place[i]
+            elif i in self.place or code == RENAMED:
+                kept, k = self.place[i if i in self.place else first]
                 new[i] = tape.leaf_row(WEIGHT, kept.place + k)
             elif code == CONSTANT:
                 new[i] = tape.constant_row(self.tape.constants[first])
@@ -276,23 +281,38 @@ class Cutter:
 
     def columns(self, rows: Iterable[int], to: Pass) -> dict[int, int]:
         """The columns of a pass at which these rows of the tape come in, of which it is told."""
-        mine: dict[tuple[Source | Kept | Axis, int], list[int]] = {}
+        mine: dict[tuple[Source | Kept | Axis, tuple[Axis, ...], int], list[int]] = {}
         for i in sorted(rows):
-            if i in self.place:
-                kept, k = self.place[i]
-                if kept.axes:
-                    mine.setdefault((kept, k), []).append(i)
-            elif self.tape.codes[i] == INPUT and self.tape.first[i] >= WIDE:
-                number = self.tape.first[i] - WIDE
-                mine.setdefault(self.origin_of(number), []).append(i)
-        found: dict[int, int] = {}
-        first: dict[Source | Kept | Axis, int] = {}
-        for (of, k), same in mine.items():
-            if of not in first:
-                first[of] = to.columns
-                to.feeds.append(Feed((of,), 1) if isinstance(of, Axis) else Feed(of.axes, of.columns, of))
-            found.update((i, first[of] + k) for i in same)
-        return found
+            found = self.kept_or_given(i)
+            if found is not None and found[1]:
+                mine.setdefault(found, []).append(i)
+        columns: dict[int, int] = {}
+        first: dict[tuple[Source | Kept | Axis, tuple[Axis, ...]], int] = {}
+        for (of, axes, k), same in mine.items():
+            if (of, axes) not in first:
+                first[of, axes] = to.columns
+                to.feeds.append(Feed(axes, 1) if isinstance(of, Axis) else Feed(axes, of.columns, of))
+            columns.update((i, first[of, axes] + k) for i in same)
+        return columns
+
+    def kept_or_given(self, i: int) -> tuple[Source | Kept | Axis, tuple[Axis, ...], int] | None:
+        """Where a row of the tape is before a pass begins, if it is: in which array, of which axes, in which column."""
+        if i in self.place:
+            kept, k = self.place[i]
+            return kept, kept.axes, k
+        if self.tape.codes[i] == INPUT and self.tape.first[i] >= WIDE:
+            given, k = self.origin_of(self.tape.first[i] - WIDE)
+            return given, ((given,) if isinstance(given, Axis) else given.axes), k
+        if self.tape.codes[i] != RENAMED:
+            return None
+        found = self.kept_or_given(self.tape.first[i])
+        if found is None:
+            return None
+        of, axes, k = found
+        old, new = (axis.root() for axis in self.batch.renames(i))
+        if isinstance(of, Axis):
+            of = new if of is old else of
+        return of, tuple(new if axis is old else axis for axis in axes), k
 
     def origin_of(self, number: int) -> tuple[Source | Axis, int]:
         """The array, or the axis for its mask, and the column of it that an input of a row is."""

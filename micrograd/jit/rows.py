@@ -27,12 +27,12 @@ from micrograd.engine import NONE, PULLBACKS, Value
 from micrograd.jit import short
 from micrograd.jit.order import closed_over
 from micrograd.jit.signature import Answer, numbers_in
-from micrograd.jit.tape import ABSENT, CODE, CONSTANT, INPUT, ROW_SUM, WEIGHT, Symbol, Tape, TraceError
+from micrograd.jit.tape import ABSENT, CODE, CONSTANT, INPUT, OF_OTHER_ROWS, ROW_SUM, WEIGHT, Symbol, Tape, TraceError
 from micrograd.jit.unseen import ArrayArgument, ListArgument, Origin, Unseen
 from micrograd.jit.values import FRESH, SLOTS
 
 WIDE = 1 << 28  # the inputs from this number on are those of a row
-SUM = CODE[ROW_SUM]
+SUM, RENAMED = CODE[ROW_SUM], CODE[OF_OTHER_ROWS]
 LIFT = "lift"
 DEEPEST = 2  # vmaps one within the other of which one row is traced; deeper ones are written out
 MOST_LOOKED_AT = 100  # functions, to see whether they use vmap
@@ -145,6 +145,7 @@ class Batch:
         self.running: list[Axis] = []  # those of the vmaps that run, outermost first
         self.stacks: list[tuple[Axis, ...]] = []  # all that have been running together
         self.groups: list[Axes] = []  # over which there are sums, by number
+        self.twins: list[tuple[Axis, Axis]] = []  # of the same rows, once more within themselves
         self.is_deep = False  # rows have been given to functions that may run on their rows
         self._axes: list[Axes] = []  # of each row of the tape, as far as anybody has asked
         self._unions: dict[tuple[Axes, Axes], Axes] = {}
@@ -254,6 +255,8 @@ class Batch:
                 found = self.wide_inputs[first[k] - WIDE] if first[k] >= WIDE else NONE_OF_THEM
             elif code == SUM:
                 found = self.rooted(axes[first[k]]) - self.rooted(self.summed_over(k))
+            elif code == RENAMED:
+                found = self.rename(axes[first[k]], self.renames(k))
             elif code not in (CONSTANT, WEIGHT):
                 found = axes[first[k]]
                 if second[k] != ABSENT:
@@ -267,6 +270,48 @@ class Batch:
         """The axes over which a row of the tape is a sum."""
         tape = self.tape
         return self.groups[int(tape.constants[tape.first[tape.third[i]]])]
+
+    def rename(self, axes: Axes, renames: tuple[Axis, Axis]) -> Axes:
+        """Axes with another one in the place of one of them."""
+        old, new = (axis.root() for axis in renames)
+        axes = self.rooted(axes)
+        return (axes - {old}) | {new} if old in axes else axes
+
+    def renames(self, i: int) -> tuple[Axis, Axis]:
+        """The axis of a row of the tape that is another one in its operand, that first."""
+        number = int(self.tape.constants[self.tape.first[self.tape.third[i]]])
+        pair = self.twins[number // 2]
+        return pair[::-1] if number % 2 else pair
+
+    def twin(self, axis: Axis) -> Axis:
+        """An axis of as many rows as another, for a vmap within one that runs on that."""
+        for pair in self.twins:
+            for a, b in (pair, pair[::-1]):
+                if a.root() is axis.root():
+                    return b.root()
+        self.twins.append((axis.root(), Axis(sizes=dict(axis.root().sizes))))
+        k = len(self.twins) - 1
+        for number in (2 * k, 2 * k + 1):
+            there, back = f"{OF_OTHER_ROWS}{number}", f"{OF_OTHER_ROWS}{number ^ 1}"
+            PULLBACKS[there] = lambda g, y, x, back=number ^ 1: (of_other_rows(g, back),)
+            derivatives.TRANSPOSES[there] = back
+        return self.twins[-1][1]
+
+    def renamed(self, x: Any, old: Axis, new: Axis) -> Any:
+        """What a function gets of the rows of one axis, which runs already, as those of another."""
+        if isinstance(x, Rows):
+            return Rows(self, x.axis, self.renamed(x.row, old, new), x.as_list)
+        if not isinstance(x, (Value, Symbol)):
+            return func.rebuilt(x, iter([self.renamed(item, old, new) for _, item in func.leaves(x)])) if held(x) else x
+        if old.root() not in self.axes_of_operand(x):
+            return x
+        number = next(
+            2 * k + way
+            for k, pair in enumerate(self.twins)
+            for way, (a, b) in enumerate((pair, pair[::-1]))
+            if a.root() is old.root() and b.root() is new.root()
+        )
+        return of_other_rows(x, number)
 
     def all_axes(self) -> list[Axes]:
         """The axes of all rows of the tape."""
@@ -305,6 +350,9 @@ class Batch:
             for name in (f"{LIFT}{k}", f"{ROW_SUM}{k}"):
                 PULLBACKS.pop(name, None)
                 derivatives.TRANSPOSES.pop(name, None)
+        for number in range(2 * len(self.twins)):
+            PULLBACKS.pop(f"{OF_OTHER_ROWS}{number}", None)
+            derivatives.TRANSPOSES.pop(f"{OF_OTHER_ROWS}{number}", None)
 
     def lifting(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """The method for operands of which some are wide and some are not."""
@@ -392,7 +440,7 @@ class Batch:
             if isinstance(x, Rows):
                 own = x.axis_of(axis, name)
                 if own in self.rooted(frozenset(self.running)):
-                    self.tape.refuse(AGAIN)
+                    own = self.twin(own)
                 shared = own if shared is None else self.joined(shared, own)
             elif axis >= len(array.dimensions):
                 raise ValueError(f"{name} has no axis {axis}: it has {len(array.dimensions)} dimensions")
@@ -429,7 +477,9 @@ class Batch:
         for own in known:
             if own.root() not in running and (shared is None or self.may_join(own, shared)):
                 return own.root()
-        known.append(Axis())
+        twins = [self.twin(own) for own in known if own.root() in running]
+        free = [own for own in twins if own not in running and (shared is None or self.may_join(own, shared))]
+        known.append(free[0] if free else Axis())
         return known[-1]
 
     def own(self, x: Any) -> Any:
@@ -444,7 +494,8 @@ class Batch:
         """What the function gets of a mapped argument: what each row of another vmap returned, or symbols; `lazily`
         those only when it looks into the row."""
         if isinstance(x, Rows):
-            return x.inside(axis)
+            own = x.axis_of(axis, "")
+            return x.inside(axis) if own is shared.root() else self.renamed(x.inside(axis), own, shared)
         row = x.row(shared, axis)
         return row.whole() if isinstance(row, Unseen) and not lazily else row
 
@@ -489,10 +540,6 @@ def data_in(v: Value) -> Any:
 
 
 MEET = "the rows of one vmap meet those of another, which may be of another number: give them to one vmap together"
-AGAIN = (
-    "a vmap runs on the results of another, within one that runs on them already: let it run on what they were "
-    "calculated of"
-)
 DIAGONAL = "the rows of two vmaps, one within the other, are given to one together: each may be of another number"
 LEAKS = (
     "a number that every row of a vmap has is returned, or set on a Value from outside, as if there were one: return "
@@ -587,6 +634,20 @@ def flattened(x: Any) -> tuple[list[Any], tuple[Any, ...], bool]:
             )
         x = ops.number(x)
     return [x], (), True
+
+
+def held(x: Any) -> bool:
+    """Does it hold numbers: is it a list, a tuple, a dict or an array?"""
+    return isinstance(x, (list, tuple, dict)) or func.is_array(x)
+
+
+def of_other_rows(x: Any, number: int) -> Any:
+    """What the rows of one axis have, for those of its twin, or the other way round, by the number of the two."""
+    if isinstance(x, Value):
+        return Value(of_other_rows(x.data, number), (x,), f"{OF_OTHER_ROWS}{number}")
+    if not isinstance(x, Symbol):
+        return x
+    return Symbol(x.tape, x.tape.row(RENAMED, x.index, ABSENT, x.tape.constant_row(number)))
 
 
 def sum_of_rows(x: Any, like: Any, over: int) -> Any:

@@ -326,7 +326,8 @@ class Call:
             if padding:
                 last = array[-1:]
                 if isinstance(feed.of, Kept):
-                    last = np.where([axis in zeros for zeros in feed.of.zeros], array.dtype.type(0), last)
+                    (own,) = feed.of.axes
+                    last = np.where([own in zeros for zeros in feed.of.zeros], array.dtype.type(0), last)
                 array = np.concatenate([array, np.repeat(last, padding, 0)])
             tiled = array.reshape(-1, extent, feed.columns)
             self.tiled[key] = np.ascontiguousarray(tiled.transpose(0, 2, 1))
@@ -353,6 +354,9 @@ class TiledProgram:
         self.sources = list({feed.of: None for one in passes for feed in one.feeds if isinstance(feed.of, Source)})
         self.origins = list({id(x): x for x in self.batch.origins()}.values())
         traced = {axis.root(): origin.dimensions[d] for origin, d, axis in self.extents()}
+        for a, b in self.batch.twins:
+            traced.setdefault(b.root(), traced.get(a.root(), 1))
+            traced.setdefault(a.root(), traced[b.root()])
         self.kernels = [Kernel(one, [traced[axis] for axis in one.axes], self.size, dtype) for one in passes]
         self.arrays = {
             source: rows_first(np.array(source.array), source, self.kind)
@@ -436,6 +440,10 @@ class TiledProgram:
             names.setdefault(root, name)
             if not many:
                 raise ValueError(f"there are no rows to run a vmap on: {name} has none")
+        for a, b in self.batch.twins:
+            many = counts.get(a.root(), counts.get(b.root(), 1))
+            if {counts.setdefault(axis.root(), many) for axis in (a, b)} != {many}:
+                raise ValueError("all arguments of a vmap must have the same number of rows")
         return counts
 
     def ir(self, stage: str) -> str:

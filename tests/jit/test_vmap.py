@@ -296,6 +296,56 @@ NESTED = {
     "an index that each pair has": over(lambda a, b: ops.take(W, ops.where(a[0] > b[0], 2, -3))),
     "three within each other": lambda X, Y: vmap(lambda a: vmap(lambda b: ops.sum(vmap(lambda e: e * a[0])(b)))(Y))(X),
 }
+V = [Value(0.3), Value(-0.7), Value(1.1)]
+
+
+def embedded(x):
+    return [ops.tanh(sum((v * xi for v, xi in zip(vs, x)), Value(0.0))) for vs in (W, V)]
+
+
+def product(a, b):
+    return sum(p * q for p, q in zip(a, b))
+
+
+def attention(q, K, U):
+    """What a query gets of the values U, by how much the keys K are like it."""
+    weights = vmap(lambda k: ops.exp(product(q, k)))(K)
+    total = ops.sum(weights)
+    return ops.sum(vmap(lambda w, u: w / total * u)(weights, U))
+
+
+def attentions(X, Y):
+    Z, U = vmap(embedded)(X), vmap(lambda x: V[0] * x[0] + x[1])(X)
+    return vmap(lambda q: attention(q, Z, U))(Z)
+
+
+def contrasted(X, Y):
+    Z, U = vmap(embedded)(X), vmap(lambda x: [z / 2 + x[0] for z in embedded(x)])(X)
+    return ops.mean(
+        vmap(lambda z, u: ops.log(ops.sum(vmap(lambda b: ops.exp(product(z, b)))(U))) - product(z, u))(Z, U)
+    )
+
+
+WITH_THEMSELVES = {
+    "rows that a vmap returned": lambda X, Y: (lambda Z: vmap(lambda a: vmap(lambda b: product(a, b))(Z))(Z))(
+        vmap(embedded)(X)
+    ),
+    "those and what they are of": lambda X, Y: (
+        lambda Z: vmap(lambda z: vmap(lambda x, b: z[0] * x[1] + b[0])(X, Z))(Z)
+    )(vmap(embedded)(X)),
+    "numbers of the rows": lambda X, Y: (lambda Z: vmap(lambda a: vmap(lambda b: a * b)(Z))(Z))(
+        vmap(lambda x: x[0])(X)
+    ),
+    "what is the same in all": lambda X, Y: (lambda Z: vmap(lambda a: vmap(lambda b: a * b)(Z))(Z))(
+        vmap(lambda x: W[0] * 2.0)(X)
+    ),
+    "a gradient by them": lambda X, Y: (lambda Z: vmap(grad(lambda a: ops.sum(vmap(lambda b: ops.exp(a * b))(Z))))(Z))(
+        vmap(lambda x: x[0] + W[0] * x[1])(X)
+    ),
+    "attention": attentions,
+    "a loss of attention": with_gradients(lambda X, Y: ops.mean(attentions(X, Y))),
+    "a contrastive loss": with_gradients(contrasted),
+}
 WRITTEN_OUT = {
     "the inner rows summed one by one": lambda X, Y: vmap(lambda a: sum(vmap(lambda b: kernel(a, b))(Y)))(X),
     "an inner row": lambda X, Y: vmap(lambda a: vmap(lambda b: kernel(a, b))(Y)[0])(X),
@@ -306,9 +356,8 @@ def over_one(a, Y):
     return vmap(lambda b: (weighted(a, b) - 1) ** 2)(Y)
 
 
-@pytest.mark.parametrize("name", NESTED)
-def test_rows_within_rows_are_what_loops_give(name):
-    f = NESTED[name]
+@pytest.mark.parametrize("f", [*NESTED.values(), *WITH_THEMSELVES.values()], ids=[*NESTED, *WITH_THEMSELVES])
+def test_rows_within_rows_are_what_loops_give(f):
     compiled = jit(f, dtype="f64")
     for n, m in SIZES:
         X, Y = numbers(n, 3, seed=n), numbers(m, 3, seed=m + 1)
