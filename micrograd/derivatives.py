@@ -41,6 +41,11 @@ TRANSPOSES: dict[str, str] = {}
 own_row: Callable[[Any], Any] | None = None
 note_gradient: Callable[[Any, Value], None] | None = None  # a trace wants to know which Value a gradient belongs to
 
+# Of an array of which a trace may not know how many rows it has: what stands for it as one to differentiate by, whose
+# rows are Values once a vmap has run on them; None of anything else. What it is has `independents`, the Values of a
+# row, and `gradient`, which makes of their gradients that by the array.
+by_rows: Callable[[Any], Any] | None = None
+
 
 class Running(threading.local):
     """The derivatives that this thread is calculating, one within the other: the independent Values of each."""

@@ -33,8 +33,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from micrograd import ops
-from micrograd.derivatives import Graph, constant, differentiation, independent, leaving
+from micrograd import derivatives, ops
+from micrograd.derivatives import Graph, constant, differentiation, independent, leaving, tracing
 from micrograd.engine import Data, Value
 
 __all__ = ["grad", "hessian", "jacobian", "jvp", "value_and_grad", "vjp", "vmap"]
@@ -90,7 +90,7 @@ def value_and_grad(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: boo
 
     def value_and_gradient(*args: Any, **kwargs: Any) -> Any:
         with differentiation():
-            point = Point(f, argnums, args)
+            point = Point(f, argnums, args, rows=True)
             y = f(*point.args, **kwargs)
             aux: Any = None
             if has_aux:
@@ -211,25 +211,55 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
 class Point:
     """The arguments of a call, those to differentiate by with independent Values in place of their numbers."""
 
-    def __init__(self, f: Function, argnums: int | tuple[int, ...], args: Sequence[Any]):
+    def __init__(self, f: Function, argnums: int | tuple[int, ...], args: Sequence[Any], rows: bool = False):
+        """With `rows`, arrays of rows that nobody has counted may stay so, while something is traced."""
         places = argnums if isinstance(argnums, tuple) else (argnums,)
         for k in places:
             check_given(f, k, args)
-        self.numbers: list[Value] = []
+        self.leaves: list[Any] = []
         self.args = list(args)
         for k in places:
             try:
-                new = [independent(number(x, path)) for path, x in leaves(args[k], (k,))]
+                whole = by_rows(args[k]) if rows and tracing() else args[k]
+                new = [x if has_independents(x) else independent(number(x, path)) for path, x in leaves(whole, (k,))]
             except NoNumberError as error:
                 told = place(error.path, parameter_names(f))
                 raise TypeError(f"{told} of {name_of(f)} must be a number to differentiate by it, {error}") from None
-            self.args[k] = rebuilt(args[k], iter(new))
-            self.numbers += new
-        self.part = tuple(args[k] for k in argnums) if isinstance(argnums, tuple) else args[argnums]
+            self.args[k] = rebuilt(whole, iter(new))
+            self.leaves += new
+        self.part = tuple(self.args[k] for k in argnums) if isinstance(argnums, tuple) else self.args[argnums]
+
+    @property
+    def numbers(self) -> list[Value]:
+        """The independent Values, once the function has run."""
+        return [v for x in self.leaves for v in (x.independents if has_independents(x) else (x,))]
 
     def like(self, numbers: Sequence[Any]) -> Any:
         """Numbers in the structure of the arguments to differentiate by."""
-        return rebuilt(self.part, iter(numbers))
+        rest = iter(numbers)
+        parts = [
+            x.gradient([next(rest) for _ in x.independents]) if has_independents(x) else next(rest) for x in self.leaves
+        ]
+        return rebuilt(self.part, iter(parts))
+
+
+def by_rows(x: Any) -> Any:
+    """An argument with what stands for the arrays in it of which a trace may not know how many rows they have."""
+    if derivatives.by_rows is None:
+        return x
+    own = derivatives.by_rows(x)
+    if own is not None:
+        return own
+    if isinstance(x, dict):
+        return {key: by_rows(item) for key, item in x.items()}
+    if isinstance(x, tuple):
+        return like(x, [by_rows(item) for item in x])
+    return [by_rows(item) for item in x] if type(x) is list else x
+
+
+def has_independents(x: Any) -> bool:
+    """Does it stand for an array of which nobody has counted the rows?"""
+    return hasattr(type(x), "independents")
 
 
 def check_argnums(argnums: Any) -> None:
@@ -313,7 +343,9 @@ def is_number(x: Any) -> bool:
 
 def leaves(x: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """What stands in lists, tuples, dicts and arrays, in order, with the keys that lead there."""
-    if isinstance(x, dict):
+    if has_independents(x):
+        yield path, x
+    elif isinstance(x, dict):
         for key, item in x.items():
             yield from leaves(item, (*path, key))
     elif isinstance(x, (list, tuple)):
@@ -332,6 +364,8 @@ def unwrapped(x: Any) -> Any:
 
 def rebuilt(x: Any, numbers: Iterator[Any]) -> Any:
     """The same structure with the next of the numbers in place of each leaf."""
+    if has_independents(x):
+        return next(numbers)
     if isinstance(x, dict):
         return {key: rebuilt(item, numbers) for key, item in x.items()}
     if isinstance(x, tuple):

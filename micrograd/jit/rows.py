@@ -28,7 +28,7 @@ from micrograd.jit import short
 from micrograd.jit.order import closed_over
 from micrograd.jit.signature import Answer, numbers_in
 from micrograd.jit.tape import ABSENT, CODE, CONSTANT, INPUT, OF_OTHER_ROWS, ROW_SUM, WEIGHT, Symbol, Tape, TraceError
-from micrograd.jit.unseen import ArrayArgument, ListArgument, Origin, Unseen
+from micrograd.jit.unseen import ArrayArgument, ListArgument, Origin, Unseen, arranged
 from micrograd.jit.values import FRESH, SLOTS
 
 WIDE = 1 << 28  # the inputs from this number on are those of a row
@@ -146,14 +146,15 @@ class Batch:
         self.stacks: list[tuple[Axis, ...]] = []  # all that have been running together
         self.groups: list[Axes] = []  # over which there are sums, by number
         self.twins: list[tuple[Axis, Axis]] = []  # of the same rows, once more within themselves
+        self.derived: list[ByRows] = []  # what somebody differentiates by
         self.is_deep = False  # rows have been given to functions that may run on their rows
         self._axes: list[Axes] = []  # of each row of the tape, as far as anybody has asked
         self._unions: dict[tuple[Axes, Axes], Axes] = {}
 
     @property
-    def is_nested(self) -> bool:
-        """Has a vmap run within another?"""
-        return any(len(stack) > 1 for stack in self.stacks)
+    def may_be_written_out(self) -> bool:
+        """Has something been taken as rows that may as well be written out?"""
+        return bool(self.derived) or any(len(stack) > 1 for stack in self.stacks)
 
     def argument(self, kind: str, dimensions: tuple[int, ...]) -> Unseen:
         """The next array, or list, that the function was given."""
@@ -335,6 +336,12 @@ class Batch:
             y._row, y._slope, y._op, y._first, y._second = row, FRESH, f"{LIFT}{self.group(missing)}", v, None
         return self.lifted[key]
 
+    def leaf(self, x: Symbol) -> Value:
+        """A Value of a number of any row."""
+        v: Any = object.__new__(self.kind)
+        v._row, v._slope, v._op, v._first, v._second = x.index, FRESH, "", NONE, None
+        return v  # type: ignore[no-any-return]
+
     def begin(self) -> None:
         """From the first vmap of a trace on, the operations of Values lift their operands."""
         if self.kind is not None:
@@ -422,7 +429,7 @@ class Batch:
         self.running.append(shared)
         self.stacks.append(tuple(axis.root() for axis in self.running))
         lazily = len(self.running) < self.deepest and runs_on_rows(f)
-        self.is_deep |= lazily
+        self.is_deep |= lazily or len(self.running) > 1
         rows = iter([self.row_of(x, axis, shared, lazily) for (_, _, axis), x in zip(parts, arrays)])
         derivatives.own_row = self.own
         try:
@@ -496,6 +503,8 @@ class Batch:
         if isinstance(x, Rows):
             own = x.axis_of(axis, "")
             return x.inside(axis) if own is shared.root() else self.renamed(x.inside(axis), own, shared)
+        if isinstance(x, ByRows):
+            return x.values(shared, axis)
         row = x.row(shared, axis)
         return row.whole() if isinstance(row, Unseen) and not lazily else row
 
@@ -506,6 +515,16 @@ class Batch:
         if isinstance(result, tuple):
             return func.like(result, [self.collected(x, axis, as_list) for x in result])
         return Rows(self, axis, result, as_list)
+
+    def by_rows(self, x: Any) -> ByRows | None:
+        """What stands for an argument that nobody has looked into, if it is to be differentiated by; None for anything
+        else, and within a vmap, where each row differentiates by its own."""
+        if not isinstance(x, Unseen) or x.mapped or x.elements is not None or isinstance(x, ByRows):
+            return None
+        if self.running or self.deepest < DEEPEST:
+            return None
+        self.derived.append((ListByRows if isinstance(x, list) else ArrayByRows)(self, x.origin))
+        return self.derived[-1]
 
     def plain_array(self, x: Any) -> Any:
         """What rows can be taken of while tracing: other Rows, an argument, or an array of plain numbers; None for what
@@ -527,6 +546,42 @@ class Batch:
         return of(self, self.closures[id(x)])
 
 
+class ByRows(Unseen):
+    """An argument that somebody differentiates by, and has not looked into. What each row has of it are Values, the
+    independent ones; so whoever looks into it after all gets an argument of which all rows are written out."""
+
+    axis: Axis | None = None  # that of the rows that the Values are of
+    independents: list[Value] = []  # noqa: RUF012  # none before a vmap has run on them
+
+    def values(self, axis: Axis, d: int) -> Any:
+        """What each row has of it."""
+        if d:
+            self.batch.tape.refuse(BY_COLUMNS)
+        if self.axis is None:
+            self.axis = axis
+            self.independents = [self.batch.leaf(x) for x in self.batch.columns(self.origin, ((0, axis),))]
+        row = arranged(self.independents, self.dimensions[1:], isinstance(self, list))
+        return row if self.axis.root() is axis.root() else self.batch.renamed(row, self.axis, axis)
+
+    def gradient(self, gradients: list[Any]) -> Any:
+        """The rows of the gradient."""
+        if self.axis is None:
+            self.batch.tape.refuse(BY_COLUMNS)
+        as_list = isinstance(self, list)
+        return Rows(self.batch, self.axis, arranged(gradients, self.dimensions[1:], as_list), as_list)
+
+    def whole(self) -> Any:
+        return self.batch.tape.refuse(BY_COLUMNS)
+
+
+class ArrayByRows(ByRows, ArrayArgument):
+    """An array that somebody differentiates by."""
+
+
+class ListByRows(ByRows, ListArgument):
+    """A list that somebody differentiates by."""
+
+
 def is_lifted(x: Any, kind: Any) -> bool:
     return type(x) is kind and bool(x._op.startswith(LIFT))
 
@@ -540,6 +595,7 @@ def data_in(v: Value) -> Any:
 
 
 MEET = "the rows of one vmap meet those of another, which may be of another number: give them to one vmap together"
+BY_COLUMNS = "an array that is differentiated by is looked into, and not only run on by vmap"
 DIAGONAL = "the rows of two vmaps, one within the other, are given to one together: each may be of another number"
 LEAKS = (
     "a number that every row of a vmap has is returned, or set on a Value from outside, as if there were one: return "

@@ -125,14 +125,14 @@ def trace_function(
     `number` makes of a symbol what the function gets for a number: the symbol itself, or a Value of it. `arrays` are
     those for the keys of an `open_signature`.
 
-    Whatever it raises comes through, and leaves every Value as it was. If what a vmap within a vmap returned is looked
-    into, the inner rows are written out.
+    Whatever it raises comes through, and leaves every Value as it was. If somebody looks into what a vmap within a vmap
+    returned, or into an array that is differentiated by, such rows are written out.
     """
     batch = Batch(Tape())
     try:
         return one_run(batch, function, keys, inputs, dtype, number, fast, arrays)
     except TraceError:
-        if not batch.is_nested:
+        if not batch.may_be_written_out:
             raise
     return one_run(Batch(Tape(), deepest=1), function, keys, inputs, dtype, number, fast, arrays)
 
@@ -190,16 +190,16 @@ def one_run(
 @contextmanager
 def rows_run_by(batch: Batch) -> Iterator[None]:
     """For a time, a vmap of this thread traces one row and leaves the others to the compiled code."""
-    before, thread = func.tracing_vmap, threading.get_ident()
+    before, thread = (func.tracing_vmap, derivatives.by_rows), threading.get_ident()
 
     def over_rows(*args: Any) -> Any:
         return batch.over_rows(*args) if threading.get_ident() == thread else NotImplemented
 
-    func.tracing_vmap = over_rows
+    func.tracing_vmap, derivatives.by_rows = over_rows, batch.by_rows
     try:
         yield
     finally:
-        func.tracing_vmap = before
+        func.tracing_vmap, derivatives.by_rows = before
         batch.end()
 
 
