@@ -218,16 +218,17 @@ class Point:
             check_given(f, k, args)
         self.leaves: list[Any] = []
         self.args = list(args)
+        parts = list(args)
         for k in places:
             try:
-                whole = by_rows(args[k]) if rows and tracing() else args[k]
+                whole = parts[k] = by_rows(args[k]) if rows and tracing() else args[k]
                 new = [x if has_independents(x) else independent(number(x, path)) for path, x in leaves(whole, (k,))]
             except NoNumberError as error:
                 told = place(error.path, parameter_names(f))
                 raise TypeError(f"{told} of {name_of(f)} must be a number to differentiate by it, {error}") from None
             self.args[k] = rebuilt(whole, iter(new))
             self.leaves += new
-        self.part = tuple(self.args[k] for k in argnums) if isinstance(argnums, tuple) else self.args[argnums]
+        self.part = tuple(parts[k] for k in argnums) if isinstance(argnums, tuple) else parts[argnums]
 
     @property
     def numbers(self) -> list[Value]:

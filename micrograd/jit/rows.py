@@ -147,6 +147,7 @@ class Batch:
         self.groups: list[Axes] = []  # over which there are sums, by number
         self.twins: list[tuple[Axis, Axis]] = []  # of the same rows, once more within themselves
         self.derived: list[ByRows] = []  # what somebody differentiates by
+        self.is_within = False  # an operation, whose own constants are nobody's leaves
         self.is_deep = False  # rows have been given to functions that may run on their rows
         self._axes: list[Axes] = []  # of each row of the tape, as far as anybody has asked
         self._unions: dict[tuple[Axes, Axes], Axes] = {}
@@ -377,7 +378,11 @@ class Batch:
                     self.lift(x, axes, axes - of) if len(of) < len(axes) and isinstance(x, Value) else x
                     for x, of in zip(operands, each)
                 )
-            return method(*operands)
+            before, self.is_within = self.is_within, True
+            try:
+                return method(*operands)
+            finally:
+                self.is_within = before
 
         lifted.__module__ = short.__name__  # what stands for the engine's method while something is traced
         return lifted
@@ -387,7 +392,7 @@ class Batch:
 
         def initialise(v: Any, *args: Any, **kwargs: Any) -> None:
             method(v, *args, **kwargs)
-            if self.running and type(v) is self.kind and v._first is NONE:
+            if self.running and not self.is_within and type(v) is self.kind and v._first is NONE:
                 own = self.own(Symbol(self.tape, v._row))
                 if own is not None:
                     v._row = own.index

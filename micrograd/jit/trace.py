@@ -131,10 +131,14 @@ def trace_function(
     batch = Batch(Tape())
     try:
         return one_run(batch, function, keys, inputs, dtype, number, fast, arrays)
-    except TraceError:
+    except TraceError as error:
         if not batch.may_be_written_out:
             raise
-    return one_run(Batch(Tape(), deepest=1), function, keys, inputs, dtype, number, fast, arrays)
+        first = error
+    try:
+        return one_run(Batch(Tape(), deepest=1), function, keys, inputs, dtype, number, fast, arrays)
+    except Exception:
+        raise first from None
 
 
 def one_run(

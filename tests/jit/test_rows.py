@@ -206,6 +206,19 @@ def test_steps_on_rows_and_steps_written_out_go_on_from_each_other():
         assert agree(*found, 2e-3 if in_f32 else 1e-9)
 
 
+def test_constants_of_an_operation_are_no_leaves_of_rows():
+    w = Value(0.5)
+
+    def f(X):
+        w.grad = 0
+        total = ops.sum(vmap(lambda x: ops.maximum(0.25, w) * x + ops.minimum(0.75, w))(X))
+        total.backward()
+        return total, w.grad
+
+    X = numbers(9)
+    assert agree(plain(jit(f, dtype="f64")(X)), plain(f(X)))
+
+
 def test_gradients_within_rows_add_up():
     w = Value(0.5)
 

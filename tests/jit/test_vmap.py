@@ -375,6 +375,47 @@ def test_inner_rows_that_are_looked_into_are_written_out(name):
         assert agree(plain(compiled(X, Y)), plain(f(X, Y))), (n, m)
 
 
+def energy(P):
+    return ops.sum(vmap(lambda a: ops.sum(vmap(lambda b: kernel(a, b))(P)))(P))
+
+
+BY_ROWS = {
+    "an energy of pairs": lambda X, Y: grad(energy)(X),
+    "and its value": lambda X, Y: value_and_grad(energy)(X),
+    "by two arrays": lambda X, Y: grad(
+        lambda X, Y: ops.mean(vmap(lambda a: ops.sum(vmap(lambda b: kernel(a, b))(Y)))(X)), argnums=(0, 1)
+    )(X, Y),
+    "by a structure": lambda X, Y: grad(
+        lambda p: ops.mean(vmap(lambda a: ops.sum(vmap(lambda b: kernel(a, b) * p["scale"])(p["Y"])))(X))
+    )({"Y": Y, "scale": 2.0}),
+    "a step downhill": lambda X, Y: vmap(lambda x, g: [p - q / 8 for p, q in zip(x, g)])(X, grad(energy)(X)),
+    "a derivative of the gradient": lambda X, Y: grad(
+        lambda X: ops.sum(vmap(lambda g: g[0] ** 2)(grad(lambda X: ops.sum(vmap(lambda x: x[0] ** 2 * x[1])(X)))(X)))
+    )(X),
+    "a gradient that trains": by_each(
+        lambda X, Y: differentiated(
+            ops.sum(vmap(lambda g: g[0])(grad(lambda X: ops.sum(vmap(lambda x: weighted(x, x))(X)))(X)))
+        )
+    ),
+}
+BY_ELEMENTS = {
+    "an element": lambda X, Y: grad(lambda X: ops.sum(vmap(lambda x: x[0] * X[0][1])(X)))(X),
+    "what nobody runs on": lambda X, Y: grad(lambda X, Y: ops.sum(vmap(lambda x: x[0])(X)), argnums=(0, 1))(X, Y),
+    "columns": lambda X, Y: grad(lambda X: ops.sum(vmap(lambda x: x[0] ** 2, in_axes=1)(X)))(X),
+    "a row of the gradient": lambda X, Y: grad(lambda X: ops.sum(vmap(lambda x: x[0] * x[1])(X)))(X)[0],
+    "a Hessian": lambda X, Y: hessian(lambda X: ops.sum(vmap(lambda x: x[0] * x[1])(X)))(X),
+}
+
+
+@pytest.mark.parametrize("f", [*BY_ROWS.values(), *BY_ELEMENTS.values()], ids=[*BY_ROWS, *BY_ELEMENTS])
+def test_gradients_by_arrays_that_vmaps_run_on_are_those_of_loops(f):
+    compiled = jit(f, dtype="f64")
+    for n, m in ((5, 7), (1, 1), (19, 3)):
+        X, Y = numbers(n, 3, seed=n), numbers(m, 3, seed=m + 1)
+        assert agree(plain(compiled(X, Y)), plain(f(X, Y))), (n, m)
+    assert (len(compiled._programs) == 1) == (f in BY_ROWS.values())
+
+
 def test_the_rows_of_rows_may_be_of_any_number():
     f = lambda X: ops.mean(vmap(lambda x: ops.mean(vmap(lambda y: y[0] * ops.tanh(y[1]))(x)))(X))  # noqa: E731
     compiled = jit(f, dtype="f64")
