@@ -23,7 +23,7 @@ import ctypes
 import itertools
 import math
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from micrograd.jit import native
 from micrograd.jit.batched import Results, check_indices, memory, pool
 from micrograd.jit.chunks import PRECISION, address, buffer, end
 from micrograd.jit.lower import MachineCode
-from micrograd.jit.nests import Program
+from micrograd.jit.nests import Program, dense
 from micrograd.jit.passes import Cutter, Feed, Kept, Pass
 from micrograd.jit.program import STAGES, Code
 from micrograd.jit.rows import Axis, Batch, RowOutput, Source
@@ -58,7 +58,7 @@ class In(ctypes.Structure):
 
     _fields_ = tuple(
         (name, Pointer if name == "array" else Word)
-        for name in ("array", "block", "of_inner", "at", "columns", "outer", "inner")
+        for name in ("array", "block", "of_inner", "at", "columns", "outer", "inner", "unit")
     )
 
 
@@ -174,61 +174,187 @@ class Once:
         self.main(*self.arguments)
 
 
+class Fed:
+    """Columns of a pass, as they come in. Those of one axis lie tile by tile, and within one side by side; behind the
+    last row comes that again, or 0 where it is known to be 0."""
+
+    def __init__(self, feed: Feed, of: Kernel, one: In, fixed: Any):
+        self.of, self.one, self.fixed = feed.of, one, fixed  # `fixed`: the array, if it is the same in all calls
+        self.dims = of.of.dims(feed.axes)
+        self.order = [feed.axes.index(axis) for axis in of.of.axes if axis in feed.axes]
+        self.is_whole = all(self.dims) and len(self.dims) > 1
+        self.extents, self.columns = of.extents, feed.columns
+        self.repeats = of.tile.whole and len(self.dims) > 1  # along the other axis, which it has not
+        zeros = [feed.of.axes[0] in axes for axes in feed.of.zeros] if isinstance(feed.of, Kept) else [False]
+        self.zeros = np.array(zeros)[:, None] if any(zeros) else None
+        self.alive: Any = None
+
+    def prepare(self, rows: Sequence[int]) -> None:
+        """For so many rows of each axis of the pass."""
+        if self.is_whole:
+            return
+        d = self.dims.index(True)
+        self.rows, self.extent = rows[d], self.extents[d]
+        self.full = self.rows // self.extent
+        self.tiled = np.ones((-(-self.rows // self.extent), self.columns, self.extent), self.kind)
+        self.one.of_inner = d
+        if self.of is None:
+            self.tiled[self.full :, :, self.rows % self.extent :] = 0
+        elif self.fixed is not None:
+            self.fill(self.fixed)
+        if self.of is None or self.fixed is not None or not self.repeats:
+            self.point()
+
+    @property
+    def kind(self) -> Any:
+        return np.float32 if self.one.unit == 4 else np.float64
+
+    def fill(self, array: Any) -> None:
+        """Lay out the rows of an array."""
+        tiled, full, extent = self.tiled, self.full, self.extent
+        if full:
+            tiled[:full] = array[: full * extent].reshape(full, extent, -1).transpose(0, 2, 1)
+        if full < len(tiled):
+            rest = array[full * extent :].T
+            last = rest[:, -1:]
+            tiled[full, :, : rest.shape[1]] = rest
+            tiled[full, :, rest.shape[1] :] = last if self.zeros is None else np.where(self.zeros, 0, last)
+
+    def point(self) -> None:
+        """Let machine code know where the tiles are."""
+        tiled = self.tiled
+        if self.repeats:
+            d = self.dims.index(True)
+            other = self.extents[1 - d]
+            tiled = self.alive = np.repeat(tiled, other, -1) if d == 0 else np.tile(tiled, other)
+        self.one.array, self.one.block = address(tiled), tiled.size // len(tiled)
+
+    def set(self, arrays: Numbers) -> None:
+        """For the arrays of a call."""
+        if self.of is None:
+            return
+        if self.is_whole:
+            array = arrays[self.of]
+            if self.order != sorted(self.order):
+                array = self.alive = np.ascontiguousarray(array.transpose(*self.order, 2))
+            self.one.outer, self.one.inner, _ = (stride // array.itemsize for stride in array.strides)
+            self.one.array, self.one.block = address(array), 0
+        elif self.fixed is None:
+            self.fill(arrays[self.of])
+            if self.repeats:
+                self.point()
+
+
+class Left:
+    """Where numbers go that a pass leaves. `apart`: each segment has sums of its own."""
+
+    def __init__(self, kept: Kept, axes: tuple[Axis, ...], out: Out, kind: Any):
+        self.kept, self.axes, self.out, self.kind = kept, axes, out, kind
+        self.apart = kept.adds and axes[0] not in kept.axes
+
+    def prepare(self, counts: dict[Axis, int], segments: int) -> None:
+        """For so many rows of each axis."""
+        shape = *(counts[axis] for axis in self.kept.axes), self.kept.columns
+        self.shape = (segments, *shape) if self.apart else shape
+        if self.kept.output is None:
+            self.array = np.empty(self.shape, self.kind)
+            self.out.array = address(self.array)
+        strides = dense(self.shape).strides
+        by_axis = dict(zip(self.kept.axes, strides[self.apart :]))
+        self.out.segment = strides[0] if self.apart else 0
+        self.out.outer, self.out.inner = (*(by_axis.get(axis, 0) for axis in self.axes), 0)[:2]
+
+    def begin(self) -> None:
+        """Nothing is there yet."""
+        if self.kept.output is not None:
+            self.array = memory.array(self.shape, self.kind)
+            self.out.array = address(self.array)
+        elif self.kept.adds:
+            self.array.fill(0)
+
+    def end(self, shared: Any, arrays: Numbers, results: dict[RowOutput, Any]) -> None:
+        """All that there will be is there."""
+        array = self.array
+        if self.apart:
+            array = array[0]
+            for part in self.array[1:]:
+                array += part
+        if not self.kept.axes:
+            shared[self.kept.place : self.kept.place + self.kept.columns] = array
+        elif self.kept.output is not None:
+            results[self.kept.output] = array
+            del self.array  # which is the caller's now
+        else:
+            arrays[self.kept] = array
+
+
 class OnTiles:
     """A pass on rows, in the memory of one call at a time."""
 
-    def __init__(self, kernel: Kernel, shared: Any):
-        self.kernel, self.of, self.shared = kernel, kernel.of, shared
+    def __init__(self, kernel: Kernel, shared: Any, fixed: Numbers):
+        self.kernel, self.axes, self.shared = kernel, kernel.of.axes, shared
+        self.rows: list[int] = []  # of each axis, in the last call
         self.spaces = [Workspace(kernel, shared.dtype)]
-        self.ins, self.outs = (In * len(self.of.feeds))(), (Out * len(self.of.kept))()
-        for one, feed, at in zip(self.ins, self.of.feeds, kernel.tile.starts):
-            one.at, one.columns = at, feed.columns
-        for out, kept, section in zip(self.outs, self.of.kept, kernel.tile.results(0)):
+        ins, outs = (In * len(kernel.of.feeds))(), (Out * len(kernel.of.kept))()
+        for one, feed, at in zip(ins, kernel.of.feeds, kernel.tile.starts):
+            one.at, one.columns, one.unit = at, feed.columns, shared.itemsize
+        for out, kept, section in zip(outs, kernel.of.kept, kernel.tile.results(0)):
             out.columns, out.at, out.from_column, out.adds = kept.columns, section.at, section.step, kept.adds
             out.from_outer, out.from_inner = (*section.strides, 0)[:2]
+        self.fed = [Fed(feed, kernel, one, fixed.get(feed.of)) for feed, one in zip(kernel.of.feeds, ins)]
+        self.left = [Left(kept, self.axes, out, shared.dtype) for kept, out in zip(kernel.of.kept, outs)]
         self.parameters = Run(
             *(kernel.address, address(shared), 1, 1, *(*kernel.extents, 1)[:2]),
-            *(x for part in (self.ins, self.outs) for x in (ctypes.addressof(part), end(part))),
+            *(x for part in (ins, outs) for x in (ctypes.addressof(part), end(part))),
         )
+        self.alive = ins, outs
+        self.run_tiles = driver("f32" if shared.itemsize == 4 else "f64").run
 
     def run(self, call: Call) -> None:
-        rows = [call.counts[axis] for axis in self.of.axes]
+        rows = [call.counts[axis] for axis in self.axes]
+        if rows != self.rows:
+            self.prepare(rows, call.counts)
+        for fed in self.fed:
+            fed.set(call.arrays)
+        for left in self.left:
+            left.begin()
+        self.in_segments()
+        for left in self.left:
+            left.end(self.shared, call.arrays, call.results)
+
+    def prepare(self, rows: list[int], counts: dict[Axis, int]) -> None:
+        """For so many rows of each axis."""
         self.parameters.outer, self.parameters.inner = (*rows, 1)[:2]
-        tiles = -(-rows[0] // self.kernel.extents[0])
-        segments = self.segments(call, tiles)
-        for feed, one in zip(self.of.feeds, self.ins):
-            self.feed(feed, one, call)
-        arrays = [self.left(kept, out, call, segments) for kept, out in zip(self.of.kept, self.outs)]
-        self.in_segments(tiles, segments, call)
-        for kept, array in zip(self.of.kept, arrays):
-            self.finish(kept, array, call)
+        self.tiles = -(-rows[0] // self.kernel.extents[0])
+        self.segments = 1
+        if self.tiles >= 2 * TILES:
+            numbers = sum(
+                left.kept.columns * math.prod(counts[axis] for axis in left.kept.axes)
+                for left in self.left
+                if left.apart
+            )
+            most = MOST_APART // max(numbers * self.shared.itemsize, 1)
+            self.segments = max(1, min(SEGMENTS, self.tiles // TILES, most))
+        for fed in self.fed:
+            fed.prepare(rows)
+        for left in self.left:
+            left.prepare(counts, self.segments)
+        self.rows = rows
 
-    def is_apart(self, kept: Kept) -> bool:
-        """Does each segment have its own sums of this?"""
-        return kept.adds and self.of.axes[0] not in kept.axes
-
-    def segments(self, call: Call, tiles: int) -> int:
-        """Into how many segments the tiles are divided, of as many outer rows each as may be."""
-        if tiles < 2 * TILES:
-            return 1
-        apart = [kept for kept in self.of.kept if self.is_apart(kept)]
-        numbers = sum(kept.columns * math.prod(call.counts[axis] for axis in kept.axes) for kept in apart)
-        most: int = MOST_APART // max(numbers * self.shared.itemsize, 1)
-        return max(1, min(SEGMENTS, tiles // TILES, most))
-
-    def in_segments(self, tiles: int, segments: int, call: Call) -> None:
-        run, parameters = driver(call.dtype).run, ctypes.addressof(self.parameters)
+    def in_segments(self) -> None:
+        """Run all tiles, by several threads if wanted."""
+        run, parameters, segments = self.run_tiles, ctypes.addressof(self.parameters), self.segments
         if segments == 1:
-            run(parameters, 0, tiles, 0, *self.spaces[0].addresses)
+            run(parameters, 0, self.tiles, 0, *self.spaces[0].addresses)
             return
-        bounds = [k * tiles // segments for k in range(segments + 1)]
+        bounds = [k * self.tiles // segments for k in range(segments + 1)]
         turns = itertools.count()
 
         def work(own: Workspace) -> None:
             while (k := next(turns)) < segments:
                 run(parameters, bounds[k], bounds[k + 1], k, *own.addresses)
 
-        threads = min(max(axis.threads for axis in self.of.axes), segments)
+        threads = min(max(axis.threads for axis in self.axes), segments)
         while len(self.spaces) < threads:
             self.spaces.append(Workspace(self.kernel, self.shared.dtype))
         tasks = [pool(threads).submit(work, own) for own in self.spaces[1:threads]]
@@ -236,110 +362,28 @@ class OnTiles:
         for task in tasks:
             task.result()
 
-    def feed(self, feed: Feed, one: In, call: Call) -> None:
-        """How columns come in."""
-        dims, extents = self.of.dims(feed.axes), self.kernel.extents
-        if all(dims) and len(dims) > 1:
-            array = call.whole(feed, self.of.axes)
-            one.outer, one.inner, _ = (stride // array.itemsize for stride in array.strides)
-            one.array, one.block = address(array), 0
-            return
-        d = dims.index(True)
-        tiled = call.by_tile(feed, extents[d])
-        if self.kernel.tile.whole and len(dims) > 1:
-            other = extents[1 - d]
-            tiled = call.keep(np.repeat(tiled, other, -1) if d == 0 else np.tile(tiled, other))
-        one.array, one.block, one.of_inner = address(tiled), tiled.size // len(tiled), d
-
-    def left(self, kept: Kept, out: Out, call: Call, segments: int) -> Any:
-        """The array that numbers go to which the pass leaves."""
-        shape = *(call.counts[axis] for axis in kept.axes), kept.columns
-        apart = self.is_apart(kept)
-        if kept.adds:
-            array = np.zeros((segments, *shape) if apart else shape, self.shared.dtype)
-        else:
-            array = memory.array(shape, self.shared.dtype)
-        strides = [stride // array.itemsize for stride in array.strides]
-        by_axis = dict(zip(kept.axes, strides[apart:]))
-        out.array, out.segment = address(array), strides[0] if apart else 0
-        out.outer, out.inner = (*(by_axis.get(axis, 0) for axis in self.of.axes), 0)[:2]
-        return array
-
-    def finish(self, kept: Kept, array: Any, call: Call) -> None:
-        """What the pass has left is there for those after it."""
-        if self.is_apart(kept):
-            total = array[0]
-            for part in array[1:]:
-                total += part
-            array = total
-        if kept.axes:
-            call.arrays[kept] = array
-        else:
-            self.shared[kept.place : kept.place + kept.columns] = array
-        if kept.output is not None:
-            call.results[kept.output] = array
-
 
 class Space:
     """The memory of one call: the numbers that all passes share, and what each pass works in."""
 
-    def __init__(self, kernels: Sequence[Kernel], size: int, kind: Any):
-        self.shared = buffer(size, kind)
-        self.passes = [(OnTiles if kernel.of.axes else Once)(kernel, self.shared) for kernel in kernels]
+    def __init__(self, program: TiledProgram):
+        self.shared = buffer(program.size, program.kind)
+        self.passes = [
+            OnTiles(kernel, self.shared, program.arrays) if kernel.of.axes else Once(kernel, self.shared)
+            for kernel in program.kernels
+        ]
 
 
 class Call:
     """The arrays of one call, by the Source or the Kept that they are of."""
 
     def __init__(self, program: TiledProgram, leaves: Sequence[Any]):
-        self.dtype, self.kind = program.dtype, np.dtype(program.kind)
         self.counts = program.rows_of(leaves)
         self.arrays: Numbers = dict(program.arrays)
         for source in program.sources:
             if source.array is None:
-                self.arrays[source] = rows_first(leaves[source.leaf], source, self.kind)
+                self.arrays[source] = rows_first(leaves[source.leaf], source, program.kind)
         self.results: dict[RowOutput, Any] = {}
-        self.tiled: dict[Any, Any] = {}
-        self.alive: list[Any] = []
-
-    def keep(self, array: Any) -> Any:
-        """An array that lives as long as the call."""
-        self.alive.append(array)
-        return array
-
-    def whole(self, feed: Feed, axes: tuple[Axis, ...]) -> Any:
-        """The array of columns that have both axes, these first."""
-        array = self.arrays[feed.of]
-        order = [feed.axes.index(axis) for axis in axes]
-        return array if order == sorted(order) else self.keep(np.ascontiguousarray(array.transpose(*order, 2)))
-
-    def by_tile(self, feed: Feed, extent: int) -> Any:
-        """Columns that have one axis, tile by tile, and within one side by side; behind the last row comes that again,
-        or 0 where it is known to be 0."""
-        (axis,) = feed.axes
-        rows = self.counts[axis]
-        if feed.of is None:
-            return mask(rows, extent, self.dtype)
-        key = feed.of, extent
-        if key not in self.tiled:
-            array, padding = self.arrays[feed.of], -rows % extent
-            if padding:
-                last = array[-1:]
-                if isinstance(feed.of, Kept):
-                    (own,) = feed.of.axes
-                    last = np.where([own in zeros for zeros in feed.of.zeros], array.dtype.type(0), last)
-                array = np.concatenate([array, np.repeat(last, padding, 0)])
-            tiled = array.reshape(-1, extent, feed.columns)
-            self.tiled[key] = np.ascontiguousarray(tiled.transpose(0, 2, 1))
-        return self.tiled[key]
-
-
-@lru_cache(64)
-def mask(rows: int, extent: int, dtype: str) -> Any:
-    """1 for each row, and 0 for what fills up the last tile."""
-    tiles = np.zeros(-(-rows // extent) * extent, PRECISION[dtype])
-    tiles[:rows] = 1
-    return tiles.reshape(-1, 1, extent)
 
 
 class TiledProgram:
@@ -382,7 +426,7 @@ class TiledProgram:
         try:
             space = self.free.pop()
         except IndexError:
-            space = Space(self.kernels, self.size, self.kind)
+            space = Space(self)
         shared, first = space.shared, len(self.trace.live)
         shared[first : first + len(numbers)] = numbers
         for place, axis in self.counts:
@@ -470,8 +514,10 @@ class TiledProgram:
 
 def rows_first(array: Any, source: Source, kind: Any) -> Any:
     """An array with the axes of a source first, then the numbers of each row."""
-    moved = np.moveaxis(array, source.dims, range(len(source.dims)))
-    return np.ascontiguousarray(moved.reshape(*moved.shape[: len(source.dims)], -1), dtype=kind)
+    many = len(source.dims)
+    if source.dims != (0, 1)[:many]:
+        array = np.moveaxis(array, source.dims, range(many))
+    return np.ascontiguousarray(array.reshape(*array.shape[:many], -1), dtype=kind)
 
 
 def shaped(result: Any, output: RowOutput) -> Any:
