@@ -459,6 +459,13 @@ def vmap(f: Function, in_axes: Any = 0, threads: int = 1) -> Function:
     are given by name have their rows along axis 0.
     threads: how many may share the work once it is compiled; the result is the same for any number.
 
+    In compiled code one row is traced, and any number run: of arrays and lists of numbers that the compiled function
+    was given and that nobody looks into, arrays and lists of more than two numbers that are closed over, and what
+    another vmap returned. A vmap within one is traced once, too. Rows are written out, and compiled anew for another
+    number of them, where they hold Values, or numbers that were calculated in the function; in a third vmap within
+    two; where an inner vmap's results are looked into other than by `ops.sum`, `ops.mean` and other vmaps; and of an
+    array that is differentiated by and used otherwise than by vmaps along its first axis.
+
     Where `f` returns a number the result is the list of them, and where it returns a list the list of those: rows come
     first. A tuple or a dict stays outside, with the collected items within. Of arrays, numbers come back as an array.
 

@@ -5,12 +5,15 @@ given (`ArrayArgument`, `ListArgument`), arrays that it closes over, and what an
 `Rows`, which stand for the results of all rows, however many there will be, and on the tape the rows of the tape that
 calculate one of them.
 
-A number of the tape is *wide* if every row has its own. Between what is wide and what is not stand two operations, each
-the other's derivative: a Value that is not wide is *lifted* where it meets one that is, which writes nothing, but its
-gradient is the sum of those of all rows; and a sum of rows, whose gradient each of them gets.
+A number of the tape is *wide* if every row has its own. The number of rows that it has is an *axis*, or two of them
+for rows within rows. Between what has an axis and what has not stand two operations, each the other's derivative: a
+Value that has not is *lifted* where it meets one that has, which writes nothing, but its gradient is the sum of those
+of all rows; and a sum of rows, whose gradient each of them gets. A third operation looks at the rows of an axis as
+those of its *twin*, an axis of as many rows: where a vmap runs on rows within those very rows.
 
 A lifted Value is a node of its own in the graph, so the engine's `backward` needs to know nothing of all this. Which
-rows of the last chunk are there at all, a mask says: of the others nothing gets into a sum (see `phases` and `widen`).
+rows of the last chunk are there at all, a mask says: of the others nothing gets into a sum (see `phases` and `widen`,
+and for rows within rows `passes`).
 """
 
 from __future__ import annotations
