@@ -288,11 +288,11 @@ class Cutter:
                 mine.setdefault(found, []).append(i)
         columns: dict[int, int] = {}
         first: dict[tuple[Source | Kept | Axis, tuple[Axis, ...]], int] = {}
-        for (of, axes, k), same in mine.items():
+        for of, axes, k in sorted(mine, key=lambda key: to.dims(key[1]), reverse=True):  # those of an axis together
             if (of, axes) not in first:
                 first[of, axes] = to.columns
                 to.feeds.append(Feed(axes, 1) if isinstance(of, Axis) else Feed(axes, of.columns, of))
-            columns.update((i, first[of, axes] + k) for i in same)
+            columns.update((i, first[of, axes] + k) for i in mine[of, axes, k])
         return columns
 
     def kept_or_given(self, i: int) -> tuple[Source | Kept | Axis, tuple[Axis, ...], int] | None:

@@ -735,7 +735,7 @@ def runs_on_rows(function: Any) -> bool:
         if f is func.vmap or hasattr(f, "runs_on_rows"):
             return True
         if isinstance(f, partial):
-            stack += [f.func, *f.args]
+            stack += [x for x in (f.func, *f.args) if callable(x)]
             continue
         f = getattr(f, "__wrapped__", f)
         f = getattr(f, "__func__", f)

@@ -39,7 +39,7 @@ from micrograd.jit.program import STAGES, Code
 from micrograd.jit.rows import Axis, Batch, RowOutput, Source
 from micrograd.jit.trace import Trace
 from micrograd.jit.unseen import Origin
-from micrograd.jit.widen import Tile, whole, widened
+from micrograd.jit.widen import Tile, divided, whole, widened
 
 LARGE_ROW, SMALL_ROW = 1000, 250  # operations of a row
 FEW_POINTS, SOME_POINTS, MANY_POINTS = 64, 256, 1024  # of a tile, by the operations of a row
@@ -121,6 +121,7 @@ class Kernel:
 
     def widened(self, loops: Program) -> Program:
         """The loops for a tile of rows."""
+        loops = divided(loops, self.tile)
         self.tile = whole(loops, self.tile)
         return widened(loops, self.tile)
 

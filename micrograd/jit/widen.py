@@ -27,6 +27,7 @@ how it is given, and a product of matrices reads it either way.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -47,6 +48,8 @@ from micrograd.jit.nests import (
     NestError,
     Program,
     Sum,
+    changed,
+    changed_access,
     changed_mask,
     dense,
     span,
@@ -122,7 +125,8 @@ class Tile:
     def inputs(self) -> list[Section]:
         if self.whole:
             return self.sections([(sum(columns for columns, _ in self.arrays), (True,) * len(self.extents))])
-        return self.sections(self.arrays)
+        alike = itertools.groupby(self.arrays, key=lambda part: part[1])  # one section, if they follow each other
+        return self.sections((sum(columns for columns, _ in parts), dims) for dims, parts in alike)
 
     @property
     def starts(self) -> list[int]:
@@ -401,6 +405,54 @@ def row_by_row(program: Program, chunk: Chunk) -> Chunk:
 def whole(program: Program, tile: Tile) -> Tile:
     """The tile with both dimensions of all arrays in x, if some access goes from one array to another."""
     return tile if within_sections(program, tile) else replace(tile, whole=True)
+
+
+def divided(program: Program, tile: Tile) -> Program:
+    """The program with nests divided where an access of theirs goes from one section of what comes in to another."""
+    widener = Widener(program, tile)
+    items: list[Nest | Block | Loop] = []
+    for item in program.items:
+        pending = [item]
+        while pending:
+            part = pending.pop()
+            parts = halves(part, widener) if isinstance(part, Nest) else None
+            if parts is None:
+                items.append(part)
+            else:
+                pending += parts[::-1]
+    return replace(program, items=items)
+
+
+def halves(nest: Nest, widener: Widener) -> tuple[Nest, Nest] | None:
+    """A nest as two, one behind the other along a dimension, of which one is done with a section of what comes in when
+    the other begins; None if none of its accesses goes from one to another, or if there is no such dimension."""
+    extents = nest.domain.extents
+    if nest.domain.mask is not None:
+        return None
+    for access in nest_accesses(nest):
+        array = widener.program.arrays.get(access.array)
+        if array is None or array.kind != "input" or access.gather is not None:
+            continue
+        low, high = widener.reach(nest, access)
+        for section in widener.inputs[1:]:
+            if not low < section.first <= high:
+                continue
+            for d, (stride, extent) in enumerate(zip(access.map.strides, extents)):
+                rest = high - low - abs(stride) * (extent - 1)  # how far it goes while this dimension stands still
+                begin = -(-(section.first - low) // stride) if stride > 0 else 0
+                if 0 < begin < extent and low + stride * (begin - 1) + rest < section.first:
+                    return parted(nest, d, 0, begin), parted(nest, d, begin, extent - begin)
+    return None
+
+
+def parted(nest: Nest, d: int, begin: int, extent: int) -> Nest:
+    """So many points of a nest along a dimension, from one on."""
+
+    def moved(affine: AffineMap) -> AffineMap:
+        return AffineMap(affine.offset + begin * affine.strides[d], affine.strides)
+
+    extents = (*nest.domain.extents[:d], extent, *nest.domain.extents[d + 1 :])
+    return Nest(Domain(extents), changed_access(nest.destination, moved), changed(nest.body, moved))
 
 
 def within_sections(program: Program, chunk: Chunk | Tile) -> bool:
