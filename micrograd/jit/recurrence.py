@@ -43,6 +43,7 @@ FEWEST = 4  # steps that are worth a loop
 SMALLEST = 24  # rows that are worth a loop
 LONGEST_LAG = 4  # steps back that a step may look
 CANDIDATES = 12  # periods that are tried
+MOST_PERIODS = 3  # that make a step together
 EFFORT = 8  # how many times each class may be looked at in all
 ROWS_PER_ORDER = 8  # to put a class of one step into an order costs as much as about so many rows
 TURNS = 4  # places where steps may begin that are tried
@@ -183,7 +184,10 @@ def recurrences(graph: Graph, classes: Classes) -> tuple[Graph, list[Recurrence]
     found = []
     taken = np.zeros(len(graph.op), np.bool_)  # what is in a step of one is in none of another
     for start, period, stop in periodic(tokens(graph, classes), np.diff(classes.start[INPUT + 1 :])):
-        steps = search.steps(start + INPUT + 1, period, stop + INPUT + 1)
+        for many in range(1, 1 + min(MOST_PERIODS, (stop - start) // (period * (FEWEST - 1)))):  # halves may look alike
+            steps = search.steps(start + INPUT + 1, many * period, stop + INPUT + 1)
+            if steps is not None:
+                break
         if steps is not None and not taken[steps.rows].any():
             found.append(steps)
             taken[steps.rows] = True
