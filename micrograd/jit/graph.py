@@ -43,7 +43,6 @@ EXTREMES = {CODE["maximum"]: -math.inf, CODE["minimum"]: math.inf}  # with the n
 REDUCTIONS = (SUM, *EXTREMES)  # which take any number of operands, in any order
 
 NEAR = 12  # of a sum's terms so near to each other, those of the same row are added up
-SEVERAL = 4  # times as many sums may be part of longer ones as are none
 LOOKS = 6  # operations, one inside the other, that rows are compared by
 PEELED = 8  # at most so many constant factors, one inside the other, are moved into one coefficient
 
@@ -256,7 +255,7 @@ def rarely(rows: Rows, additive: Bools, absorbed: Bools) -> Bools:
         looks[:size] = mixed ^ (mixed >> np.uint64(29))
     _, kind = np.unique(looks[:size][additive], return_inverse=True)
     kind = kind.ravel()
-    few = np.bincount(kind, absorbed[additive]) < SEVERAL * np.bincount(kind, ~absorbed[additive])
+    few = np.bincount(kind, absorbed[additive]) < np.bincount(kind, ~absorbed[additive])
     result: Bools = additive.copy()
     result[additive] = few[kind] & absorbed[additive]
     return result

@@ -184,10 +184,10 @@ def recurrences(graph: Graph, classes: Classes) -> tuple[Graph, list[Recurrence]
     found = []
     taken = np.zeros(len(graph.op), np.bool_)  # what is in a step of one is in none of another
     for start, period, stop in periodic(tokens(graph, classes), np.diff(classes.start[INPUT + 1 :])):
-        for many in range(1, 1 + min(MOST_PERIODS, (stop - start) // (period * (FEWEST - 1)))):  # halves may look alike
-            steps = search.steps(start + INPUT + 1, many * period, stop + INPUT + 1)
-            if steps is not None:
-                break
+        steps = search.steps(start + INPUT + 1, period, stop + INPUT + 1)
+        for many in range(2, MOST_PERIODS + 1) if steps is None else ():  # the halves of a step may look alike
+            if (stop - start) // (many * period) >= FEWEST:
+                steps = steps or search.tried(start + INPUT + 1, many * period, stop + INPUT + 1)
         if steps is not None and not taken[steps.rows].any():
             found.append(steps)
             taken[steps.rows] = True
@@ -542,6 +542,14 @@ class Search:
             return None
         self.label[best.rows] = self.label[best.rows[len(best) // 2]]
         return best
+
+    def tried(self, start: int, period: int, stop: int) -> Steps | None:
+        """The same, but nothing is as if it had been tried if there is none."""
+        before = self.label.copy(), self.labels, self.members.copy(), self.index.copy()
+        steps = self.steps(start, period, stop)
+        if steps is None:
+            self.label, self.labels, self.members, self.index = before
+        return steps
 
     def mark(self, start: int, period: int, stop: int) -> None:
         """Rows of one class of any step will be of one class."""

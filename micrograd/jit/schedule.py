@@ -33,7 +33,7 @@ from micrograd.jit.lookups import scatters
 from micrograd.jit.nests import Access, AffineMap, Apply, Array, Block, Expression, Integers, Loop, Nest, Program, Sum
 from micrograd.jit.sequential import FARTHEST, accumulated, expanded, lag, names_written, nest_accesses, place_of
 
-LONGEST_BLOCK = 2000  # scalar statements in one function
+LONGEST_BLOCK = 150  # scalar statements in one function
 
 
 class Packer:

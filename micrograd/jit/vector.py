@@ -32,7 +32,7 @@ from micrograd.jit.schedule import used_by
 from micrograd.jit.sequential import sums
 from micrograd.jit.tape import COMPARISONS
 
-LONG = 1500  # lines: a longer program becomes several functions; for one, machine code takes more than linear time
+LONG = 300  # lines: a longer program becomes several functions; for one, machine code takes more than linear time
 ALIGNMENT = 64  # bytes, of each array
 NAME = re.compile(r"%[\w#]+")
 MOST_INLINE = 8  # times that scalar code has the lines of such an operation, else it calls a function
