@@ -80,7 +80,7 @@ LLVM_C: dict[str, tuple[Any, ...]] = {
     "LLVMDisposeErrorMessage": (None, Handle),
 }
 ASSEMBLY, OBJECT = 0, 1  # kinds of file
-LEVEL_NONE, LEVEL_DEFAULT = 0, 2  # of effort of the code generator
+LEVEL_NONE, LEVEL_LESS = 0, 1  # of effort of the code generator: DEFAULT takes twice as long for code that is no faster
 LARGE = 300  # operations: of more, the better code generator takes ten times as long as all else
 POSITION_INDEPENDENT, SMALL_CODE = 2, 3
 
@@ -212,7 +212,7 @@ def llvm_module(module: Any, level: int) -> Iterator[tuple[int, int]]:
 def llvm_text(module: Any) -> str:
     """The LLVM IR of a module in the LLVM dialect."""
     library = llvm_c()
-    with llvm_module(module, LEVEL_DEFAULT) as (ir, _machine):
+    with llvm_module(module, LEVEL_LESS) as (ir, _machine):
         message = library.LLVMPrintModuleToString(ir)
         text = ctypes.string_at(message).decode()
         library.LLVMDisposeMessage(message)
@@ -244,7 +244,7 @@ class MachineCode:
 
     def __init__(self, module: Any, size: int):
         library = llvm_c()
-        self.level = LEVEL_DEFAULT if size <= LARGE else LEVEL_NONE
+        self.level = LEVEL_LESS if size <= LARGE else LEVEL_NONE
         jit = Handle()
         check(library.LLVMOrcCreateLLJIT(ctypes.byref(jit), None))
         self._jit = jit
