@@ -48,7 +48,7 @@ def cross_entropy(logits: Iterable[Any], target: Any) -> Any:
 
     A batch is a list of lists of logits and a list of ints. No logit is too large or too small. TypeError for a target
     that is no int, IndexError for one that is not in 0...len(logits) - 1, ValueError if there are no logits, no rows,
-    or not as many rows as targets.
+    or not as many rows as targets. In compiled code targets may be arguments.
     """
     if not iterable(target):
         return row_cross_entropy(logits, target)
@@ -63,12 +63,21 @@ def row_cross_entropy(logits: Iterable[Any], target: Any) -> Any:
     row = [ops.number(x) for x in logits]
     if not row:
         raise ValueError("cross_entropy needs at least one logit")
-    i = index(target)
-    if not 0 <= i < len(row):
-        raise IndexError(f"target {i} is out of range for {len(row)} logits")
+    i = checked(target, len(row))
     largest = reduce(ops.maximum, [x.data if isinstance(x, Value) else x for x in row])
     z = [x - largest for x in row]
-    return ops.log(total([ops.exp(x) for x in z])) - z[i]
+    return ops.log(total([ops.exp(x) for x in z])) - ops.take(z, i)
+
+
+def checked(target: Any, logits: int) -> Any:
+    """The target as an index of so many logits. One that a compiler has put in its place is checked when it is known:
+    a negative one as if it was too large, for it does not count from the end."""
+    if ops.method(target, "take"):
+        return ops.where(target < 0, logits, target)
+    i = index(target)
+    if not 0 <= i < logits:
+        raise IndexError(f"target {i} is out of range for {logits} logits")
+    return i
 
 
 def pairs(name: str, outputs: Iterable[Any], targets: Iterable[Any]) -> list[tuple[Any, Any]]:

@@ -450,3 +450,20 @@ def test_arguments_are_copies_and_random_numbers_those_of_the_trace():
     assert 2.0 <= first < 3.0
     assert compiled([1.0, 3.0], y, d) == pytest.approx(first + 1.0)
     assert (x, y.tolist(), d) == ([1.0, 2.0], [1.0, 2.0], {"z": 3.0})
+
+
+def test_targets_of_cross_entropy_may_be_arguments():
+    rows = [[0.1 * i * k for k in range(4)] for i in range(6)]
+    targets = [0, 1, 2, 3, 1, 0]
+    compiled = jit(losses.cross_entropy, dtype="f64")
+    assert compiled(rows, targets) == pytest.approx(losses.cross_entropy(rows, targets), rel=1e-14)
+    assert compiled(rows, np.array(targets[::-1])) == pytest.approx(
+        losses.cross_entropy(rows, targets[::-1]), rel=1e-14
+    )
+    on_rows = jit(lambda x, y: ops.mean(vmap(losses.cross_entropy)(x, y)), dtype="f64")
+    assert on_rows(rows, targets) == pytest.approx(losses.cross_entropy(rows, targets), rel=1e-14)
+    for wrong in (4, -1, 0.5):
+        with pytest.raises(IndexError):
+            compiled(rows, [wrong, *targets[1:]])
+        with pytest.raises(IndexError):
+            on_rows(rows, [wrong, *targets[1:]])
