@@ -92,7 +92,7 @@ def lowered(mlir: str) -> Any:
         from mlir.passmanager import PassManager
     except ImportError as error:
         raise ImportError(MISSING) from error
-    with Context():
+    with Context(load_on_create_dialects=[]):  # those that the text uses are loaded where they are met
         module = Module.parse(mlir)
         passes = PASSES
         if "memref" in mlir:
