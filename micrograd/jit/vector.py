@@ -26,7 +26,7 @@ from micrograd.jit import elementary
 from micrograd.jit.emit import MLIR, Emitted, integer_power, literal
 from micrograd.jit.groups import Group, Item, Pack, Schedule, Steps
 from micrograd.jit.lanes import small_exponent
-from micrograd.jit.lookups import OneHot, one_hot, progression, scatters, varies
+from micrograd.jit.lookups import OneHot, Progression, one_hot, progression, scatters, varies
 from micrograd.jit.nests import Access, AffineMap, Apply, Array, Block, Constant, Domain, Expression, Nest, Sum
 from micrograd.jit.schedule import used_by
 from micrograd.jit.sequential import sums
@@ -147,6 +147,7 @@ class Function:
         self.box: tuple[int, ...] = ()  # the extents of all coordinates
         self.globals: dict[str, Array] = {}
         self.views: dict[str, str] = {}  # the names of arrays in the scratch memory
+        self.progressions: dict[tuple[Access, int], Progression] = {}
         self.spread: dict[str, int] = {}  # vectors of values that a coordinate has, and the number of that
         self.silent: frozenset[str] = frozenset()  # arrays that are not written, for nobody reads them from memory
         self.tile = 1
@@ -517,8 +518,7 @@ class Function:
 
     def place(self, hot: OneHot, at: Point, lanes: Lanes | None) -> tuple[str, str]:
         """Which of its places an index points at, as an integer: one of them in any case, and whether it is right."""
-        many = progression(hot.places, self.box[hot.dimension], self.schedule.arrays)
-        assert many is not None
+        many = self.progression(hot.places, self.box[hot.dimension])
         m = Typed(self, self.type(lanes))
         integers = "i32" if lanes is None else f"vector<{lanes.width}xi32>"
         index = self.number(hot.index, at, lanes)
@@ -536,6 +536,15 @@ class Function:
         if many.first:
             back = m.op("arith.addf", back, m.constant(float(many.first)))
         return place, m.compare("oeq", back, index)
+
+    def progression(self, places: Access, count: int) -> Progression:
+        """The numbers that an index is compared with."""
+        key = places, count
+        if key not in self.progressions:
+            found = progression(places, count, self.schedule.arrays)
+            assert found is not None
+            self.progressions[key] = found
+        return self.progressions[key]
 
     @contextmanager
     def at_place(self, hot: OneHot, at: Point, place: str, lanes: Lanes | None) -> Iterator[Point]:
