@@ -162,6 +162,11 @@ class Workspace:
         self.addresses = [address(array) for array in self.arrays]
 
 
+def array_of(shape: tuple[int, ...], kind: Any) -> Any:
+    """An array that machine code may work on."""
+    return buffer(math.prod(shape), kind).reshape(shape)
+
+
 class Once:
     """A pass that runs once a call, in the memory of one call at a time."""
 
@@ -197,7 +202,8 @@ class Fed:
         d = self.dims.index(True)
         self.rows, self.extent = rows[d], self.extents[d]
         self.full = self.rows // self.extent
-        self.tiled = np.ones((-(-self.rows // self.extent), self.columns, self.extent), self.kind)
+        self.tiled = array_of((-(-self.rows // self.extent), self.columns, self.extent), self.kind)
+        self.tiled.fill(1)
         self.one.of_inner = d
         if self.of is None:
             self.tiled[self.full :, :, self.rows % self.extent :] = 0
@@ -258,7 +264,7 @@ class Left:
         shape = *(counts[axis] for axis in self.kept.axes), self.kept.columns
         self.shape = (segments, *shape) if self.apart else shape
         if self.kept.output is None:
-            self.array = np.empty(self.shape, self.kind)
+            self.array = array_of(self.shape, self.kind)
             self.out.array = address(self.array)
         strides = dense(self.shape).strides
         by_axis = dict(zip(self.kept.axes, strides[self.apart :]))

@@ -29,7 +29,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from micrograd.jit import batched, buffers, homes, native, program, vector
+from micrograd.jit import batched, buffers, homes, native, program, tiled, vector
 
 PAGE, ALIGNMENT = mmap.PAGESIZE, 64
 CANARY = 255
@@ -174,6 +174,8 @@ class Guards:
             (homes, "block_of", self.block_of),
             (batched, "buffer", self.buffer),
             (batched, "memory", self),
+            (tiled, "buffer", self.buffer),
+            (tiled, "memory", self),
         ):
             self.stack.enter_context(patch.object(owner, name, replacement))
         return self

@@ -10,7 +10,7 @@ from isolation import run_alone
 
 from micrograd import ops
 from micrograd.engine import Value
-from micrograd.func import vmap
+from micrograd.func import grad, vmap
 from micrograd.jit import jit, lower
 from micrograd.nn import MLP
 
@@ -142,8 +142,13 @@ def programs_of_all_kinds(dtype, note):
 
         means = jit(lambda X: ops.mean(vmap(lambda x: x[0] * x[1])(X)), dtype=dtype)
         product = jit(lambda x, y: x * y, dtype=dtype)
+        pairs = lambda X, Y: vmap(lambda x: ops.mean(vmap(lambda y: x[0] * y[1])(Y)))(X)  # noqa: E731
+        rows_within_rows = jit(lambda X, Y: (pairs(X, Y), grad(lambda X: ops.sum(pairs(X, Y)))(X)), dtype=dtype)
         for k in range(1, 4):
             step(points)
+            means_of_rows, gradients = rows_within_rows(np.full((30 * k, 2), k), np.ones((41 * k, 2)))
+            assert means_of_rows == pytest.approx(np.full(30 * k, k))
+            assert gradients == pytest.approx(np.full((30 * k, 2), [1, 0]))
             assert product(2.0, float(k)) == 2 * k
             assert means(np.full((300 * k, 2), k)) == pytest.approx(k * k)
             watch.verify()

@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pytest
+from guards import Guards
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -522,3 +523,14 @@ def test_every_stage_shows_all_passes():
     assert "rows" in f.explain()
     with pytest.raises(ValueError, match="stage"):
         f.ir("nothing")
+
+
+@pytest.mark.parametrize("name", ["structures", "a loss", "a gradient by the inner row", "columns"])
+def test_rows_within_rows_stay_within_their_buffers(name):
+    with Guards() as guards:
+        compiled = jit(NESTED[name], dtype="f64")
+        for n, m in ((5, 7), (19, 130), (5, 7), (70, 1)):
+            X, Y = numbers(n, 3, seed=n), numbers(m, 3, seed=m + 1)
+            compiled(X, Y)
+            guards.verify()
+        assert agree(plain(compiled(X, Y)), plain(NESTED[name](X, Y)))
