@@ -592,7 +592,10 @@ def from_first(x: Any, axis: int, path: Path = ()) -> int:
 
 
 def dimensions(x: Any) -> int:
-    """How many dimensions an array or a list of lists has."""
+    """How many dimensions an array or a list of lists has, without a look into what a trace has not looked into."""
+    extents = getattr(x, "dimensions", None)
+    if isinstance(extents, tuple):
+        return len(extents)
     if hasattr(x, "ndim"):
         return int(x.ndim)
     return 1 + dimensions(x[0]) if isinstance(x, list) and x else int(isinstance(x, list))

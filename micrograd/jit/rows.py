@@ -625,6 +625,11 @@ class Rows:
     def axis(self) -> Axis:
         return self._axis.root()
 
+    @property
+    def dimensions(self) -> tuple[None, ...]:
+        """One for each of their dimensions."""
+        return (None,) * (1 + func.dimensions(self.row))
+
     def axis_of(self, k: int, name: str) -> Axis:
         """The axis of dimension k of what they are, which an argument of this name is."""
         if k and not (k == 1 and isinstance(self.row, Rows)):

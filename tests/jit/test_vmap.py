@@ -143,6 +143,14 @@ def test_axes_count_from_the_last_too():
                 assert agree(plain(f(data)), [weighed(np.take(X, i, axis)) for i in range(X.shape[axis])])
 
 
+@pytest.mark.parametrize("axis", [0, -1])
+def test_an_axis_from_the_last_leaves_the_number_of_rows_open(axis):
+    f = jit(lambda x: vmap(lambda z: z + 1, in_axes=axis)(vmap(lambda x: 2 * x, in_axes=axis)(x)), dtype="f64")
+    for n in (3, 5, 3):
+        assert f(np.ones(n)).tolist() == f([1.0] * n) == [3.0] * n
+    assert len(f._programs) == 2
+
+
 def test_in_axes_may_be_a_list_and_arguments_may_be_named():
     X, y = numbers(4, 2), numbers(4)
     expected = X[:, 0] * 2 + y
