@@ -241,14 +241,18 @@ class BatchedProgram:
         """The array of each source, rows first, and how many rows there are; ValueError if arguments differ in it."""
         arrays = dict(self.arrays)
         counts: dict[Axis, int] = {}
+        names: dict[Axis, str] = {}
         for source in self.sources:
             if source.array is None:
                 arrays[source] = contiguous(leaves[source.leaf], source.in_axis, self.kind)
             many, axis = len(arrays[source]), source.axis.root()
+            name = source.origin.names.get(source.in_axis, "one")
             if counts.setdefault(axis, many) != many:
                 raise ValueError(
-                    f"all arguments of a vmap must have the same number of rows, not {counts[axis]} and {many}"
+                    f"all arguments of a vmap must have the same number of rows: {names[axis]} has {counts[axis]}, "
+                    f"{name} has {many}"
                 )
+            names.setdefault(axis, name)
             if not many:
                 raise ValueError("there are no rows to run a vmap on")
         return arrays, counts

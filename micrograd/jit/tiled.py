@@ -13,8 +13,9 @@ tile of so many outer by so many inner rows (see `widen`), and the way to run th
     ([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]], (40, 500), 1)
 
 Tiles follow each other, those of the same outer rows first. What only the outer, or only the inner rows have is laid
-out tile by tile before. Sums that go on from one outer row to the next are taken in segments, whose bounds depend on
-the number of rows alone: threads share the segments, and the result is the same for any number of them.
+out tile by tile before. The outer rows, or where there are few of them the inner ones, are taken in segments, whose
+bounds depend on the number of rows alone, and which have sums of their own: threads share the segments, and the result
+is the same for any number of them.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Driver:
         text = Path(__file__).with_name("tiles.ll").read_text(encoding="utf-8")
         ir = native.llvm_ir(text, lambda variable, name: getattr(structures[variable], name).offset, constants)
         self.code = MachineCode(ir, size=0)
-        self.run = ctypes.CFUNCTYPE(None, Pointer, Word, Word, Word, *[Pointer] * 3)(self.code.address("run"))
+        self.run = ctypes.CFUNCTYPE(None, Pointer, *[Word] * 5, *[Pointer] * 3)(self.code.address("run"))
 
 
 driver = cache(Driver)
@@ -257,10 +258,11 @@ class Left:
 
     def __init__(self, kept: Kept, axes: tuple[Axis, ...], out: Out, kind: Any):
         self.kept, self.axes, self.out, self.kind = kept, axes, out, kind
-        self.apart = kept.adds and axes[0] not in kept.axes
+        self.apart = False
 
-    def prepare(self, counts: dict[Axis, int], segments: int) -> None:
-        """For so many rows of each axis."""
+    def prepare(self, counts: dict[Axis, int], along: Axis, segments: int) -> None:
+        """For so many rows of each axis, and segments along one of them."""
+        self.apart = self.kept.adds and along not in self.kept.axes
         shape = *(counts[axis] for axis in self.kept.axes), self.kept.columns
         self.shape = (segments, *shape) if self.apart else shape
         if self.kept.output is None:
@@ -332,34 +334,38 @@ class OnTiles:
     def prepare(self, rows: list[int], counts: dict[Axis, int]) -> None:
         """For so many rows of each axis."""
         self.parameters.outer, self.parameters.inner = (*rows, 1)[:2]
-        self.tiles = -(-rows[0] // self.kernel.extents[0])
-        self.segments = 1
-        if self.tiles >= 2 * TILES:
+        self.tiles = [-(-many // extent) for many, extent in zip(rows, self.kernel.extents)]
+        self.along = 0 if self.tiles[0] >= 2 * TILES else len(self.tiles) - 1
+        self.segments, along = 1, self.axes[self.along]
+        if self.tiles[self.along] >= 2 * TILES:
             numbers = sum(
                 left.kept.columns * math.prod(counts[axis] for axis in left.kept.axes)
                 for left in self.left
-                if left.apart
+                if left.kept.adds and along not in left.kept.axes
             )
             most = MOST_APART // max(numbers * self.shared.itemsize, 1)
-            self.segments = max(1, min(SEGMENTS, self.tiles // TILES, most))
+            self.segments = max(1, min(SEGMENTS, self.tiles[self.along] // TILES, most))
         for fed in self.fed:
             fed.prepare(rows)
         for left in self.left:
-            left.prepare(counts, self.segments)
+            left.prepare(counts, along, self.segments)
         self.rows = rows
 
     def in_segments(self) -> None:
         """Run all tiles, by several threads if wanted."""
         run, parameters, segments = self.run_tiles, ctypes.addressof(self.parameters), self.segments
+        outer, inner = (*self.tiles, 1)[:2]
         if segments == 1:
-            run(parameters, 0, self.tiles, 0, *self.spaces[0].addresses)
+            run(parameters, 0, outer, 0, inner, 0, *self.spaces[0].addresses)
             return
-        bounds = [k * self.tiles // segments for k in range(segments + 1)]
+        bounds = [k * self.tiles[self.along] // segments for k in range(segments + 1)]
         turns = itertools.count()
 
         def work(own: Workspace) -> None:
             while (k := next(turns)) < segments:
-                run(parameters, bounds[k], bounds[k + 1], k, *own.addresses)
+                part = bounds[k], bounds[k + 1]
+                tiles = (*part, 0, inner) if not self.along else (0, outer, *part)
+                run(parameters, *tiles, k, *own.addresses)
 
         threads = min(max(axis.threads for axis in self.axes), segments)
         while len(self.spaces) < threads:

@@ -76,9 +76,10 @@ done:
   ret void
 }
 
-; The tiles whose outer rows are those of tiles `first` to `last`, with all inner rows. x, y and t are buffers for one
-; tile; `segment` is that of the sums which go on from one outer row to the next.
-define void @run(ptr %pass, i64 %first, i64 %last, i64 %segment, ptr %x, ptr %y, ptr %t) {
+; The tiles `first` to `last` of outer rows, with those of inner rows from `inner.first` to `inner.last`. x, y and t are
+; buffers for one tile; `segment` is that of the sums which go on from one segment to the next.
+define void @run(ptr %pass, i64 %first, i64 %last, i64 %inner.first, i64 %inner.last, i64 %segment, ptr %x, ptr %y,
+                 ptr %t) {
   %main = get ptr %pass.main
   %shared = get ptr %pass.shared
   %outer = get i64 %pass.outer
@@ -103,16 +104,16 @@ outer.begin:
   %last.i = sub i64 %rows, 1
   br label %inner.next
 inner.next:
-  %b = phi i64 [0, %outer.begin], [%b.1, %outputs.done]
+  %b = phi i64 [%inner.first, %outer.begin], [%b.1, %outputs.done]
   %j = mul i64 %b, %inner.tile
-  %more.inner = icmp slt i64 %j, %inner
+  %more.inner = icmp slt i64 %b, %inner.last
   br i1 %more.inner, label %inner.begin, label %outer.done
 inner.begin:
   %j.left = sub i64 %inner, %j
   %j.few = icmp slt i64 %j.left, %inner.tile
   %columns = select i1 %j.few, i64 %j.left, i64 %inner.tile
   %last.j = sub i64 %columns, 1
-  %is.first = icmp eq i64 %b, 0
+  %is.first = icmp eq i64 %b, %inner.first
   br label %input
 input:
   %in = phi ptr [%inputs, %inner.begin], [%in.1, %input.done]
