@@ -7,6 +7,7 @@ import pytest
 from guards import Guards
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_rows import program
 
 from micrograd import ops
 from micrograd.engine import Value
@@ -542,3 +543,14 @@ def test_rows_within_rows_stay_within_their_buffers(name):
             compiled(X, Y)
             guards.verify()
         assert agree(plain(compiled(X, Y)), plain(NESTED[name](X, Y)))
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_random_rows_within_rows_are_what_loops_give(seed):
+    names = {"ops": ops, "vmap": vmap, "grad": grad, "Value": Value, "W": W, "D": numbers(9, 2, seed=99)}
+    exec(program(seed), names)
+    compiled = jit(names["f"], dtype="f64")
+    for n, m in ((3, 5), (11, 2), (7, 40)):
+        data = [numbers(n, 2, seed=n + seed), numbers(m, 2, seed=m), numbers(n, m // 2 + 1, 2, seed=seed)]
+        data = [x.tolist() for x in data] if seed % 3 == 0 else data
+        assert agree(plain(compiled(*data, 0.7)), plain(names["f"](*data, 0.7)), 1e-9), program(seed)
