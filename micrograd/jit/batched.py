@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from micrograd.jit import native
 from micrograd.jit.buffers import ALIGNMENT
 from micrograd.jit.chunks import PRECISION, Column, Kernel, Pointer, address, buffer, driver, rows_at_once
 from micrograd.jit.few_rows import OnFewRows
+from micrograd.jit.lower import once
 from micrograd.jit.phases import Plan, cut
 from micrograd.jit.program import STAGES
 from micrograd.jit.rows import Axis, RowOutput, Source
@@ -42,8 +43,13 @@ FAR = 256  # bytes: what several threads write lies so far apart, for memory is 
 CHUNKS, SEGMENTS = 16, 64  # of a segment at least, and of a call at most
 
 
-@cache
 def pool(threads: int) -> ThreadPoolExecutor:
+    """So many threads of this process: those of a pool from before a fork are not in it."""
+    return pool_of(threads, os.getpid())
+
+
+@once
+def pool_of(threads: int, process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "micrograd")
 
 

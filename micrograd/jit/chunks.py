@@ -8,7 +8,6 @@ chunk of the arrays of a call to where main reads it, and what main leaves to wh
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from micrograd.jit import native
 from micrograd.jit.buffers import aligned
 from micrograd.jit.inplace import APART, apart
-from micrograd.jit.lower import MachineCode
+from micrograd.jit.lower import MachineCode, once
 from micrograd.jit.nests import Program
 from micrograd.jit.phases import Phase, Plan
 from micrograd.jit.program import Code
@@ -108,7 +107,7 @@ class Driver:
         self.phases = self.code.address("phases")
 
 
-driver = cache(Driver)
+driver = once(Driver)
 
 
 def buffer(size: int, kind: Any) -> Any:

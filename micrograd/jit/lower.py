@@ -11,12 +11,15 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 MISSING = 'the compiler needs MLIR and LLVM: pip install ".[jit]"'
 
@@ -145,6 +148,25 @@ def vector_registers() -> tuple[int, int]:
     if "+avx512f" in features and "+avx512vl" in features:
         return 512, 32
     return (256, 16) if "+avx2" in features and "+fma" in features else (128, 16)
+
+
+def once(make: Callable[..., T]) -> Callable[..., T]:
+    """`make`, but called once for the same arguments: what it makes is kept for ever.
+
+    Of several threads that ask first, one makes it. `functools.cache` lets each of them make one and keeps the last:
+    the machine code of the others would be freed while they run it.
+    """
+    made: dict[tuple[Any, ...], T] = {}
+    making = threading.RLock()
+
+    def kept(*args: Any) -> T:
+        if args not in made:
+            with making:
+                if args not in made:
+                    made[args] = make(*args)
+        return made[args]
+
+    return kept
 
 
 def check(error: int | None) -> None:

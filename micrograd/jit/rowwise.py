@@ -16,10 +16,10 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from micrograd.jit.lower import MachineCode, once
 from micrograd.jit.nests import Integers
 from micrograd.jit.tape import INPUT
 
@@ -43,11 +43,9 @@ def run(name: str, arrays: Mapping[str, Integers], *numbers: int) -> int:
     return answer
 
 
-@cache
+@once
 def functions() -> dict[str, Any]:
     """The functions of rowwise.ll by name, as callables."""
-    from micrograd.jit.lower import MachineCode
-
     text = Path(__file__).with_name("rowwise.ll").read_text(encoding="utf-8")
     code = MachineCode(llvm_ir(text), size=text.count("\n"))
     kind = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_int64] * NUMBERS)

@@ -24,7 +24,6 @@ import ctypes
 import itertools
 import math
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ import numpy as np
 from micrograd.jit import native
 from micrograd.jit.batched import Results, check_indices, memory, pool
 from micrograd.jit.chunks import PRECISION, address, buffer, end
-from micrograd.jit.lower import MachineCode
+from micrograd.jit.lower import MachineCode, once
 from micrograd.jit.nests import Program, dense
 from micrograd.jit.passes import Cutter, Feed, Kept, Pass
 from micrograd.jit.program import STAGES, Code
@@ -100,7 +99,7 @@ class Driver:
         self.run = ctypes.CFUNCTYPE(None, Pointer, *[Word] * 5, *[Pointer] * 3)(self.code.address("run"))
 
 
-driver = cache(Driver)
+driver = once(Driver)
 
 
 class Kernel:

@@ -1,6 +1,9 @@
 """vmap in compiled code: one row is traced, any number of them is run, and the answers are those of a loop."""
 
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -404,3 +407,23 @@ def test_the_memory_of_a_result_is_not_used_again_while_somebody_has_it():
         f(X * 0)
     assert agree(first, X * 2)
     assert agree(part, (X + 1)[10:] * 2)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_has_threads_of_its_own():
+    program = """
+import os, signal
+from micrograd import ops
+from micrograd.func import vmap
+from micrograd.jit import jit
+f = jit(lambda x: ops.sum(vmap(ops.sin, threads=2)(x)), dtype="f64")
+x = [0.1] * 100_000
+y = f(x)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(0 if f(x) == y else 1)
+print(os.waitpid(child, 0)[1], f(x) == y)
+"""
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["0", "True"]

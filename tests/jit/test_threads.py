@@ -9,10 +9,12 @@ import threading
 import time
 
 import numpy as np
+import pytest
 from isolation import run_alone
 
 from micrograd import ops
 from micrograd.engine import Value
+from micrograd.func import vmap
 from micrograd.jit import jit
 from micrograd.nn import MLP
 
@@ -325,3 +327,24 @@ def come_and_go(note):
 
 def test_compiled_objects_come_and_go():
     run_alone(come_and_go)
+
+
+def first_on_rows(threads, note):
+    """The first calls of a process on rows, and on rows within rows, by several threads."""
+    model, X = seeded(2, [4, 1]), np.linspace(-1.0, 1.0, 60).reshape(30, 2)
+
+    def work(k, go_on):
+        flat = jit(lambda X: ops.mean(vmap(lambda x: model(list(x)) ** 2, threads=threads)(X)))
+        nested = jit(lambda X: ops.sum(vmap(lambda x: ops.sum(vmap(lambda y: (x[0] - y[1]) ** 2)(X)))(X)))
+        expected = flat(X), nested(X)
+        while go_on():
+            assert (flat(X), nested(X)) == expected
+
+    note("first calls on rows")
+    at_once(work, seconds=1.0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_that_are_the_first_to_run_on_rows_share_the_code_for_it(threads):
+    for _ in range(2):
+        run_alone(first_on_rows, threads)
