@@ -52,11 +52,13 @@ from micrograd.jit.nests import (
     changed_access,
     changed_mask,
     dense,
+    points,
     span,
 )
 from micrograd.jit.sequential import accesses, nest_accesses, sums
 from micrograd.jit.tape import ROW_SUM, ROW_SUM_INNER, ROW_SUM_OUTER
 
+MOST_POINTS = 1024  # of a nest that are written one by one where it goes from one section to another
 ROW_SUMS = {ROW_SUM: None, ROW_SUM_OUTER: 0, ROW_SUM_INNER: 1}  # the dimension that each is over; None: all there are
 
 
@@ -408,7 +410,8 @@ def whole(program: Program, tile: Tile) -> Tile:
 
 
 def divided(program: Program, tile: Tile) -> Program:
-    """The program with nests divided where an access of theirs goes from one section of what comes in to another."""
+    """The program with nests divided where an access of theirs goes from one section of what comes in, or of what goes
+    out, to another."""
     widener = Widener(program, tile)
     items: list[Nest | Block | Loop] = []
     for item in program.items:
@@ -416,10 +419,12 @@ def divided(program: Program, tile: Tile) -> Program:
         while pending:
             part = pending.pop()
             parts = halves(part, widener) if isinstance(part, Nest) else None
-            if parts is None:
-                items.append(part)
-            else:
+            if parts is not None:
                 pending += parts[::-1]
+            elif isinstance(part, Nest) and goes_across(part, widener):
+                items += one_by_one(part, program)
+            else:
+                items.append(part)
     return replace(program, items=items)
 
 
@@ -443,6 +448,35 @@ def halves(nest: Nest, widener: Widener) -> tuple[Nest, Nest] | None:
                 if 0 < begin < extent and low + stride * (begin - 1) + rest < section.first:
                     return parted(nest, d, 0, begin), parted(nest, d, begin, extent - begin)
     return None
+
+
+def goes_across(nest: Nest, widener: Widener) -> bool:
+    """Whether an access of a nest goes from one section of what comes in, or of what goes out, to another."""
+    if not nest.domain.extents or nest.domain.size > MOST_POINTS:
+        return False
+    sections = {"input": widener.inputs, "output": widener.results}
+    for access in (nest.destination, *nest_accesses(nest)):
+        array = widener.program.arrays.get(access.array)
+        if array is not None and array.kind in sections and access.gather is None:
+            low, high = widener.reach(nest, access)
+            if not any(section.holds(low, high) for section in sections[array.kind]):
+                return True
+    return False
+
+
+def one_by_one(nest: Nest, program: Program) -> list[Nest]:
+    """Each point of a nest as a nest of its own."""
+    tables = {name: array.values for name, array in program.arrays.items() if array.values is not None}
+    columns, _ = points(nest.domain, arrays=tables)
+    own = len(nest.domain.extents)
+
+    def at(point: tuple[int, ...]) -> Nest:
+        def moved(affine: AffineMap) -> AffineMap:
+            return AffineMap(affine.offset + sum(k * s for k, s in zip(point, affine.strides)), affine.strides[own:])
+
+        return Nest(Domain(), changed_access(nest.destination, moved), changed(nest.body, moved))
+
+    return [at(point) for point in zip(*(column.tolist() for column in columns))]
 
 
 def parted(nest: Nest, d: int, begin: int, extent: int) -> Nest:

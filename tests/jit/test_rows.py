@@ -427,3 +427,23 @@ print(os.waitpid(child, 0)[1], f(x) == y)
 """
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["0", "True"]
+
+
+@pytest.mark.parametrize("argnums", [(1, 2), (0, 1, 2)], ids=str)
+def test_gradients_by_several_arrays_of_inner_rows_come_of_one_pass(argnums):
+    """What comes out of it for one of them lies behind what comes out for the other, whatever the nests are."""
+
+    def attention(Q, K, V):
+        def of_query(q):
+            weights = vmap(lambda k: ops.exp(ops.sum([a * b for a, b in zip(q, k)])))(K)
+            return ops.sum(vmap(lambda w, v: w * v)(weights, V)) / ops.sum(weights)
+
+        return ops.mean(vmap(of_query)(Q))
+
+    rng = np.random.default_rng(1)
+    slope = grad(attention, argnums=argnums)
+    compiled = jit(slope, dtype="f64")
+    for outer, inner in ((1, 1), (3, 5), (20, 17)):
+        given = rng.normal(size=(outer, 4)), rng.normal(size=(inner, 4)), rng.normal(size=inner)
+        for expected, found in zip(slope(*given), compiled(*given)):
+            np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-13)
