@@ -129,10 +129,11 @@ class RowOutput:
 
 
 class Batch:
-    """All that a trace knows of rows. `deepest` is how many vmaps may be run as rows one within the other."""
+    """All that a trace knows of rows. `deepest` is how many vmaps may be run as rows one within the other; `derives` is
+    how deep, the last of them included, an array may have rows that nobody counts where it is differentiated by."""
 
-    def __init__(self, tape: Tape, deepest: int = DEEPEST):
-        self.tape, self.deepest = tape, deepest
+    def __init__(self, tape: Tape, deepest: int = DEEPEST, derives: int = DEEPEST):
+        self.tape, self.deepest, self.derives = tape, deepest, derives
         self.arguments: list[Unseen] = []
         self.inputs = 0  # that are no row's
         self.closures: dict[int, Origin] = {}
@@ -155,10 +156,12 @@ class Batch:
         self._axes: list[Axes] = []  # of each row of the tape, as far as anybody has asked
         self._unions: dict[tuple[Axes, Axes], Axes] = {}
 
-    @property
-    def may_be_written_out(self) -> bool:
-        """Has something been taken as rows that may as well be written out?"""
-        return bool(self.derived) or any(len(stack) > 1 for stack in self.stacks)
+    def less(self) -> tuple[int, int] | None:
+        """What to try if that fails, as `deepest` and `derives`: to write out rows that were taken as such; None if
+        there are none that need not be."""
+        if self.derived:
+            return self.deepest, int(any(x.mapped for x in self.derived))
+        return (1, 0) if any(len(stack) > 1 for stack in self.stacks) else None
 
     def argument(self, kind: str, dimensions: tuple[int, ...]) -> Unseen:
         """The next array, or list, that the function was given."""
@@ -310,13 +313,11 @@ class Batch:
             return func.rebuilt(x, iter([self.renamed(item, old, new) for _, item in func.leaves(x)])) if held(x) else x
         if old.root() not in self.axes_of_operand(x):
             return x
-        number = next(
-            2 * k + way
-            for k, pair in enumerate(self.twins)
-            for way, (a, b) in enumerate((pair, pair[::-1]))
-            if a.root() is old.root() and b.root() is new.root()
-        )
-        return of_other_rows(x, number)
+        for k, pair in enumerate(self.twins):
+            for way, (a, b) in enumerate((pair, pair[::-1])):
+                if a.root() is old.root() and b.root() is new.root():
+                    return of_other_rows(x, 2 * k + way)
+        return self.tape.refuse(DIAGONAL)
 
     def all_axes(self) -> list[Axes]:
         """The axes of all rows of the tape."""
@@ -525,13 +526,14 @@ class Batch:
         return Rows(self, axis, result, as_list)
 
     def by_rows(self, x: Any) -> ByRows | None:
-        """What stands for an argument that nobody has looked into, if it is to be differentiated by; None for anything
-        else, and within a vmap, where each row differentiates by its own."""
-        if not isinstance(x, Unseen) or x.mapped or x.elements is not None or isinstance(x, ByRows):
+        """What stands for an argument, or for a row of one, that nobody has looked into, if it is to be differentiated
+        by; None for anything else, and for what all rows of a vmap share, as each differentiates by its own."""
+        if not isinstance(x, Unseen) or x.elements is not None or isinstance(x, ByRows):
             return None
-        if self.running or self.deepest < DEEPEST:
+        own = {axis.root() for _, axis in x.mapped} == {axis.root() for axis in self.running}
+        if not own or len(self.running) >= min(self.deepest, self.derives):
             return None
-        self.derived.append((ListByRows if isinstance(x, list) else ArrayByRows)(self, x.origin))
+        self.derived.append((ListByRows if isinstance(x, list) else ArrayByRows)(self, x.origin, x.mapped))
         return self.derived[-1]
 
     def plain_array(self, x: Any) -> Any:
@@ -555,8 +557,8 @@ class Batch:
 
 
 class ByRows(Unseen):
-    """An argument that somebody differentiates by, and has not looked into. What each row has of it are Values, the
-    independent ones; so whoever looks into it after all gets an argument of which all rows are written out."""
+    """An argument, or a row of one, that somebody differentiates by, and has not looked into. What each row has of it
+    are Values, the independent ones; so where somebody looks into it after all, all rows have to be written out."""
 
     axis: Axis | None = None  # that of the rows that the Values are of
     independents: list[Value] = []  # noqa: RUF012  # none before a vmap has run on them
@@ -567,7 +569,8 @@ class ByRows(Unseen):
             self.batch.tape.refuse(BY_COLUMNS)
         if self.axis is None:
             self.axis = axis
-            self.independents = [self.batch.leaf(x) for x in self.batch.columns(self.origin, ((0, axis),))]
+            mapped = *self.mapped, (self.own[0], axis)
+            self.independents = [self.batch.leaf(x) for x in self.batch.columns(self.origin, mapped)]
         row = arranged(self.independents, self.dimensions[1:], isinstance(self, list))
         return row if self.axis.root() is axis.root() else self.batch.renamed(row, self.axis, axis)
 

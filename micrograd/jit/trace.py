@@ -128,17 +128,16 @@ def trace_function(
     Whatever it raises comes through, and leaves every Value as it was. If somebody looks into what a vmap within a vmap
     returned, or into an array that is differentiated by, such rows are written out.
     """
-    batch = Batch(Tape())
-    try:
-        return one_run(batch, function, keys, inputs, dtype, number, fast, arrays)
-    except TraceError as error:
-        if not batch.may_be_written_out:
-            raise
-        first = error
-    try:
-        return one_run(Batch(Tape(), deepest=1), function, keys, inputs, dtype, number, fast, arrays)
-    except Exception:
-        raise first from None
+    batch, first = Batch(Tape()), None
+    while True:
+        try:
+            return one_run(batch, function, keys, inputs, dtype, number, fast, arrays)
+        except Exception as error:
+            less = batch.less() if isinstance(error, TraceError) else None
+            if less is None:
+                raise first or error from None
+            first = first or error
+        batch = Batch(Tape(), *less)
 
 
 def one_run(

@@ -412,6 +412,9 @@ BY_ELEMENTS = {
     "an element": lambda X, Y: grad(lambda X: ops.sum(vmap(lambda x: x[0] * X[0][1])(X)))(X),
     "what nobody runs on": lambda X, Y: grad(lambda X, Y: ops.sum(vmap(lambda x: x[0])(X)), argnums=(0, 1))(X, Y),
     "columns": lambda X, Y: grad(lambda X: ops.sum(vmap(lambda x: x[0] ** 2, in_axes=1)(X)))(X),
+    "by what is looked into beside rows within rows": lambda X, Y: grad(
+        lambda X: ops.sum(vmap(lambda a: ops.sum(vmap(lambda b: kernel(a, b))(Y)))(X)) + X[0][0]
+    )(X),
     "a row of the gradient": lambda X, Y: grad(lambda X: ops.sum(vmap(lambda x: x[0] * x[1])(X)))(X)[0],
     "a Hessian": lambda X, Y: hessian(lambda X: ops.sum(vmap(lambda x: x[0] * x[1])(X)))(X),
 }
@@ -432,6 +435,17 @@ def test_the_rows_of_rows_may_be_of_any_number():
     for n, m in SIZES:
         X = numbers(n, m, 2, seed=n)
         assert agree(compiled(X), np.mean(X[..., 0] * np.tanh(X[..., 1])))
+    assert len(compiled._programs) == 1
+
+
+@pytest.mark.parametrize("of_all", [lambda x, y: x, lambda x, y: vmap(lambda z, t: z[0] * t[1])(x, y)])
+def test_each_row_may_differentiate_by_rows_of_its_own(of_all):
+    inner = lambda x: ops.log(ops.sum(vmap(lambda y: ops.exp(y[0] * W[0]) * y[1])(x)))  # noqa: E731
+    f = lambda X: vmap(lambda x: of_all(grad(inner)(x), x))(X)  # noqa: E731
+    compiled = jit(f, dtype="f64")
+    for n, m in SIZES:
+        X = numbers(n, m, 2, seed=n) + 2
+        assert agree(plain(compiled(X)), plain(f(X)))
     assert len(compiled._programs) == 1
 
 
