@@ -15,7 +15,7 @@ from typing import Any
 
 from micrograd.derivatives import differentiating
 from micrograd.engine import Value
-from micrograd.func import vmap
+from micrograd.func import check_structure, like, vmap
 from micrograd.jit import native
 from micrograd.jit.program import Program
 from micrograd.jit.rows import runs_on_rows
@@ -180,7 +180,8 @@ class CompilationsOfModule(Compilations):
         return super().call(*args, **kwargs)
 
     def rows(self, X: Any) -> Any:
-        """The answers to the rows of an array: an array of shape (rows,), or (rows, outputs)."""
+        """The answers to the rows of an array: an array of shape (rows,), or (rows, outputs); tuples or dicts of such
+        where the module returns one."""
         import numpy as np
 
         try:
@@ -196,7 +197,7 @@ class CompilationsOfModule(Compilations):
             except TraceError:  # perhaps it sets something for each row in turn
                 self.one_by_one = True
         y = self.program(key_of_a_list(inputs), inputs).native.rows(X)
-        return np.array([self.call(row) for row in X.tolist()], dtype=precision) if y is NotImplemented else y
+        return in_arrays([self.call(row) for row in X.tolist()], precision) if y is NotImplemented else y
 
     @functools.cached_property
     def many_rows(self) -> Compilations:
@@ -209,6 +210,19 @@ class CompilationsOfModule(Compilations):
         result = Compilations(vmap(on_row), self.dtype, frozenset(), self.number)
         result.least, result.forms = MANY_ROWS, self.forms
         return result
+
+
+def in_arrays(answers: list[Any], precision: Any) -> Any:
+    """The answers to all rows in an array; tuples and dicts stay outside."""
+    import numpy as np
+
+    head = answers[0]
+    if not isinstance(head, (tuple, dict)):
+        return np.array(answers, dtype=precision)
+    check_structure(answers)
+    keys = head if isinstance(head, dict) else range(len(head))
+    parts = [in_arrays([answer[key] for answer in answers], precision) for key in keys]
+    return dict(zip(head, parts)) if isinstance(head, dict) else like(head, parts)
 
 
 def key_of_a_list(numbers: int) -> Any:

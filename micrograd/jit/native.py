@@ -543,7 +543,7 @@ class Native:
         import numpy as np
 
         answer, at = self.trace.answer, machine()
-        parts = (answer,) if answer.kind == "number" else answer.parts if answer.kind in ("list", "tuple") else ()
+        parts = (answer,) if answer.kind == "number" else answer.parts if answer.kind == "list" else ()
         plain = [(part.kind, part.first) for part in parts] == [("number", i) for i in range(len(parts))]
         if self.table is None or at is None or self.trace.set or not (parts and plain) or X.dtype.kind not in "fiu":
             return NotImplemented

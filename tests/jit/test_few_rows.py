@@ -9,7 +9,7 @@ from micrograd import ops
 from micrograd.engine import Value
 from micrograd.func import vmap
 from micrograd.jit import batched, chunks, jit, native
-from micrograd.nn import MLP
+from micrograd.nn import MLP, Module
 
 DTYPE = {"f32": np.float32, "f64": np.float64}
 
@@ -225,3 +225,25 @@ def test_what_takes_long_lets_other_threads_go_on(monkeypatch):
     with pytest.raises(AssertionError, match="left to Python"):
         entry_of(f)(X)
     assert np.allclose(f(X), np.exp(np.sin(X[:, 0])))
+
+
+@pytest.mark.parametrize("many", [20, 200])
+def test_a_module_that_returns_a_structure_gives_that_of_arrays_for_any_number_of_rows(many):
+    class Both(Module):
+        def __init__(self):
+            self.w = Value(2.0)
+
+        def parameters(self):
+            return [self.w]
+
+        def __call__(self, x):
+            return self.wrapped(x[0] * self.w, [x[1], x[0] - x[1]])
+
+    X = rows(many, 2)
+    for wrapped in (lambda a, b: (a, b), lambda a, b: {"a": a, "b": b}):
+        Both.wrapped = staticmethod(wrapped)
+        answer = jit(Both(), dtype="f64")(X)
+        assert type(answer) is type(wrapped(0, 0))
+        a, b = answer.values() if isinstance(answer, dict) else answer
+        assert np.allclose(a, 2 * X[:, 0])
+        assert np.allclose(b, np.stack([X[:, 1], X[:, 0] - X[:, 1]], 1))

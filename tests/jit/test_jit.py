@@ -594,7 +594,7 @@ def test_an_interrupted_trace_leaves_the_engine_as_it_was():
         gc.enable()
 
 
-@pytest.mark.parametrize(("rows", "level"), [(150, "LEVEL_DEFAULT"), (400, "LEVEL_NONE"), (2500, "LEVEL_NONE")])
+@pytest.mark.parametrize(("rows", "level"), [(150, "LEVEL_LESS"), (400, "LEVEL_NONE"), (2500, "LEVEL_NONE")])
 def test_straight_lines_go_through_the_plain_code_generator_if_they_are_not_short(rows, level):
     choose = random.Random(2)
     program = [(choose.randrange(3), choose.randrange(5 + i), choose.randrange(5 + i)) for i in range(rows)]
