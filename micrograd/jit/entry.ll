@@ -448,9 +448,10 @@ refuse:
   ret i1 false
 }
 
-; An array of any number of rows, of the float type of main, that main reads where it is. The code goes on with how many
-; dimensions it has, and for each its extent, or -1 for any; where to leave the address of its numbers; where the number
-; of rows is kept, how many there may be, and how many there must be: 0 if another array has said how many there are.
+; An array of any number of rows. Main reads it where it is if it is dense and of main's float type, and else a copy in
+; the block. The code goes on with how many dimensions it has, and for each its extent, or -1 for any; where to leave the
+; address of its numbers; where the number of rows is kept, how many there may be, and how many there must be: 0 if
+; another array has said how many there are; and where in the block there is room for a copy, of how many rows.
 define internal i1 @take_open(ptr %walk, ptr %array) {
   %type = get i64 %array.ob_type
   %is_array = icmp eq i64 %type, $ndarray
@@ -463,12 +464,13 @@ number_of_dimensions:
   br i1 %right_number, label %axes, label %refuse
 axes:
   %shape = get ptr %array.dimensions
+  %strides = get ptr %array.strides
   %rows = load i64, ptr %shape
   br label %axis
 axis:
   %i = phi i64 [0, %axes], [%i.1, %extent]
   %more = icmp slt i64 %i, %dimensions
-  br i1 %more, label %extent, label %elements
+  br i1 %more, label %extent, label %count
 extent:
   %expected = call i64 @word(ptr %walk)
   %extent.at = getelementptr i64, ptr %shape, i64 %i
@@ -478,6 +480,27 @@ extent:
   %any_extent = icmp eq i64 %expected, -1
   %fits = or i1 %right_extent, %any_extent
   br i1 %fits, label %axis, label %refuse
+count:
+  %slot.word = call i64 @word(ptr %walk)
+  %count.word = call i64 @word(ptr %walk)
+  %most = call i64 @word(ptr %walk)
+  %least = call i64 @word(ptr %walk)
+  %copy.at = call i64 @word(ptr %walk)
+  %copy.rows = call i64 @word(ptr %walk)
+  %slot = inttoptr i64 %slot.word to ptr
+  %kept = inttoptr i64 %count.word to ptr
+  %says = icmp ne i64 %least, 0
+  br i1 %says, label %first, label %compare
+first:
+  %not_few = icmp sge i64 %rows, %least
+  %not_many = icmp sle i64 %rows, %most
+  %some = and i1 %not_few, %not_many
+  store i64 %rows, ptr %kept
+  br i1 %some, label %elements, label %refuse
+compare:
+  %known = load i64, ptr %kept
+  %as_many = icmp eq i64 %rows, %known
+  br i1 %as_many, label %elements, label %refuse
 elements:
   %descr = get i64 %array.descr
   %flags = get i32 %array.flags
@@ -494,28 +517,52 @@ elements:
   %off = and i64 %address, %last_bits
   %is_aligned = icmp eq i64 %off, 0
   %dense = and i1 %is_contiguous, %is_aligned
-  %all = and i1 %dense, %is_own_type
-  br i1 %all, label %count, label %refuse
-count:
-  %slot.word = call i64 @word(ptr %walk)
-  %count.word = call i64 @word(ptr %walk)
-  %most = call i64 @word(ptr %walk)
-  %least = call i64 @word(ptr %walk)
-  %slot = inttoptr i64 %slot.word to ptr
-  %kept = inttoptr i64 %count.word to ptr
+  %as_it_is = and i1 %dense, %is_own_type
+  br i1 %as_it_is, label %borrow, label %room
+borrow:
   store ptr %data, ptr %slot
-  %says = icmp ne i64 %least, 0
-  br i1 %says, label %first, label %compare
-first:
-  %not_few = icmp sge i64 %rows, %least
-  %not_many = icmp sle i64 %rows, %most
-  %some = and i1 %not_few, %not_many
-  store i64 %rows, ptr %kept
-  ret i1 %some
-compare:
-  %known = load i64, ptr %kept
-  %as_many = icmp eq i64 %rows, %known
-  ret i1 %as_many
+  ret i1 true
+room:
+  %has_room = icmp sle i64 %rows, %copy.rows
+  br i1 %has_room, label %element_type, label %refuse
+element_type:
+  switch i64 %descr, label %refuse [ i64 $float64, label %copy
+                                     i64 $float32, label %copy
+                                     i64 $int64, label %copy
+                                     i64 $int32, label %copy ]
+copy:
+  %block = get ptr %walk.block
+  %to = getelementptr i8, ptr %block, i64 %copy.at
+  %number = get ptr %walk.number
+  put ptr %to, %walk.number
+  br i1 %is_contiguous, label %at_once, label %by_axis
+at_once:
+  br label %product
+product:
+  %k = phi i64 [0, %at_once], [%k.1, %factor]
+  %size = phi i64 [1, %at_once], [%size.1, %factor]
+  %more_factors = icmp slt i64 %k, %dimensions
+  br i1 %more_factors, label %factor, label %dense_elements
+factor:
+  %factor.at = getelementptr i64, ptr %shape, i64 %k
+  %f = load i64, ptr %factor.at
+  %size.1 = mul i64 %size, %f
+  %k.1 = add i64 %k, 1
+  br label %product
+dense_elements:
+  %is_4 = icmp eq i64 %descr, $float32
+  %is_i4 = icmp eq i64 %descr, $int32
+  %is_small = or i1 %is_4, %is_i4
+  %stride = select i1 %is_small, i64 4, i64 8
+  call void @take_elements(ptr %walk, ptr %data, i64 %stride, i64 %size, i64 %descr)
+  br label %copied
+by_axis:
+  call void @take_axis(ptr %walk, ptr %data, ptr %shape, ptr %strides, i64 %dimensions, i64 %descr)
+  br label %copied
+copied:
+  put ptr %number, %walk.number
+  store ptr %to, ptr %slot
+  ret i1 true
 refuse:
   ret i1 false
 }
@@ -1068,6 +1115,7 @@ arguments:
   %borrows = get i64 %table.borrows
   put ptr %a, %walk.apart
   put i64 %borrows, %walk.borrows
+  put ptr %block, %walk.block
   %taken = call i1 @take(ptr %walk, ptr %objects, i64 %n)
   br i1 %taken, label %done, label %give_back
 give_back:
@@ -1158,7 +1206,7 @@ fail:
 
 ; f(*args, **kwargs) of a Dispatch: by the first of its forms that the arguments fit, else by its Python function.
 define ptr @entry(ptr %self, ptr %args, i64 %positional, ptr %names) {
-  %walk = alloca [5 x i64]
+  %walk = alloca [6 x i64]
   %dispatch = get ptr %self.b_ptr
   %turn = load i64, ptr inttoptr (i64 $turn to ptr)
   %nobody_traces = icmp eq i64 %turn, 0
@@ -1211,7 +1259,7 @@ slow:
 
 ; call(numbers) of a Table: the answer to a list of just the numbers of x, or NotImplemented.
 define ptr @on_numbers(ptr %self, ptr %numbers) {
-  %walk = alloca [5 x i64]
+  %walk = alloca [6 x i64]
   %argument = alloca ptr
   store ptr %numbers, ptr %argument
   %table = get ptr %self.b_ptr

@@ -48,14 +48,16 @@ class OnFewRows(native.Native):
         for source, array in arrays.items():
             self.slots.put(source, address(array))
             self.lengths.put(source.axis.root(), len(array))
-        self.rows_codes = self.codes_of(trace.arguments, {source.axis.root() for source in arrays})
         self.found: dict[int, list[int]] = {}  # of what every row returns, its code, as if t were y
         self.phases, room = self.course(counts)
+        sources = [self.source_of(argument) for argument in trace.arguments]
+        copies, room = self.places_of_copies(sources, room)
         self.serves = self.can_serve(trace, arrays)  # whether there are calls that the entry can make
         last = kernels[-1].code
         overwrites = last.overwrites(len(trace.set))
         super().__init__(last.code, trace, dtype, temporaries=room // self.unit, overwrites=overwrites)
         setattr(self.table, "arrays", (self.phases, self.slots, self.lengths, arrays))  # a call needs them
+        self.rows_codes = self.codes_of(trace.arguments, sources, copies, {source.axis.root() for source in arrays})
 
     def most_rows(self, cycles: int, chunks: int) -> dict[Axis, int]:
         """For how many rows of each axis the answer takes no more cycles, no more chunks, and no more memory."""
@@ -76,18 +78,43 @@ class OnFewRows(native.Native):
         codes = [self.found[k] for k in range(len(self.batch.outputs)) if k in self.found]
         return plain and few and (not self.batch.outputs or native.is_plain(trace.answer, codes))
 
-    def codes_of(self, arguments: Sequence[Unseen], known: set[Axis]) -> list[list[int] | None]:
+    def source_of(self, argument: Unseen) -> Source | None:
+        """The rows that an argument is, along its first axis; None if it is something else as well."""
+        own = [source for source in self.batch.sources.values() if source.leaf == argument.leaf]
+        return own[0] if argument.elements is None and [source.in_axis for source in own] == [0] else None
+
+    def places_of_copies(
+        self, sources: Sequence[Source | None], room: int
+    ) -> tuple[dict[Source, tuple[int, int]], int]:
+        """For each array of a call, in case it is of another type or not dense: bytes into t where a copy of it may
+        stand, and of how many rows; and the bytes of t then."""
+        copies = {}
+        for source in sources:
+            if source is not None:
+                row = max(source.columns, 1) * self.unit
+                rows = min(self.most[source.axis.root()], ROOM // row)
+                copies[source] = room, rows
+                room += (rows * row // ALIGNMENT + 2) * ALIGNMENT
+        return copies, room
+
+    def codes_of(
+        self,
+        arguments: Sequence[Unseen],
+        sources: Sequence[Source | None],
+        copies: dict[Source, tuple[int, int]],
+        known: set[Axis],
+    ) -> list[list[int] | None]:
         """The codes of the arguments that may have any number of rows; `known` are the axes that have a number."""
         codes: list[list[int] | None] = []
-        for argument in arguments:
-            own = [source for source in self.batch.sources.values() if source.leaf == argument.leaf]
-            if argument.elements is not None or [source.in_axis for source in own] != [0]:
+        for argument, source in zip(arguments, sources):
+            if source is None or self.table is None:
                 codes.append(None)
                 continue
-            axis = own[0].axis.root()
-            extents = [-1 if extent is None else extent for extent in (argument.fixed()[0], *own[0].shape)]
-            places = self.slots.address(own[0]), self.lengths.address(axis), self.most[axis], int(axis not in known)
-            codes.append([native.OPEN, len(extents), *extents, *places])
+            axis = source.axis.root()
+            extents = [-1 if extent is None else extent for extent in (argument.fixed()[0], *source.shape)]
+            places = self.slots.address(source), self.lengths.address(axis), self.most[axis], int(axis not in known)
+            at, rows = copies[source]
+            codes.append([native.OPEN, len(extents), *extents, *places, self.table.t + at, rows])
             known.add(axis)
         return codes
 

@@ -119,7 +119,14 @@ class Dispatch(ctypes.Structure):
 class Walk(ctypes.Structure):
     """Where the entry is in a code, and in x or y."""
 
-    _fields_ = (("code", Pointer), ("number", Pointer), ("single", Word), ("apart", Pointer), ("borrows", Word))
+    _fields_ = (
+        ("code", Pointer),
+        ("number", Pointer),
+        ("single", Word),
+        ("apart", Pointer),
+        ("borrows", Word),
+        ("block", Pointer),
+    )
 
 
 class MethodDef(ctypes.Structure):
@@ -355,7 +362,7 @@ def form(key: Any, native: Native, least: int) -> Form | None:
     """What arguments of this key look like, for a program; None if the entry can't take them. Arrays of any number of
     rows have at least so many."""
     (_, positional), (_, names, named) = key
-    rows = (code and [*code[:-1], code[-1] * least] for code in native.rows_codes)
+    rows = (code and [*code[:-3], code[-3] * least, *code[-2:]] for code in native.rows_codes)
     code = items_code([*positional, *named], rows)
     if code is None or native.table is None:
         return None

@@ -107,22 +107,49 @@ def test_many_rows_in_one_answer_with_numbers():
     assert rest == [2.0, True]
 
 
+def swapped(X):
+    return X.byteswap().view(X.dtype.newbyteorder())
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
 @pytest.mark.parametrize(
     "change",
     [
         lambda X: X.astype("float32"),
+        lambda X: X.astype("float64"),
+        lambda X: (10 * X).astype("int64"),
+        lambda X: (10 * X).astype("int32"),
         lambda X: X[::2],
-        lambda X: X.T.copy().T,
+        lambda X: X[::-1],
+        lambda X: np.asfortranarray(X),
+        lambda X: np.repeat(X.astype("float64"), 2, axis=1)[:, ::2],
+    ],
+    ids=["f32", "f64", "i64", "i32", "every second", "backwards", "by column", "in between"],
+)
+def test_arrays_of_any_type_and_any_strides_are_taken_without_python(dtype, change):
+    f = jit(vmap(lambda x: x[0] - x[1]), dtype=dtype)
+    f(rows(40, 2))
+    X = change(rows(40, 2))
+    answer = entry_of(f)(X)
+    assert answer.dtype == DTYPE[dtype]
+    assert (answer == f._compilations.call(X)).all()
+    assert np.allclose(answer, X[:, 0] - X[:, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda X: X.astype("float16"),
         lambda X: X[:, :1],
         lambda X: X[0],
         lambda X: X[:0],
         lambda X: X.tolist(),
         lambda X: np.concatenate([X] * 600),
-        lambda X: X.byteswap().view(X.dtype.newbyteorder()),
+        swapped,
         lambda X: np.ma.masked_array(X, X > 100),
         lambda X: None,
     ],
-    ids=["f32", "every second", "transposed", "columns", "one", "empty", "list", "many", "bytes", "masked", "None"],
+    ids=["f16", "columns", "one", "empty", "list", "many", "bytes", "masked", "None"],
 )
 def test_what_is_not_such_an_array_is_left_to_python(change):
     f = jit(vmap(lambda x: x[0] * x[1]), dtype="f64")
