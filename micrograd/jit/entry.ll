@@ -567,6 +567,66 @@ refuse:
   ret i1 false
 }
 
+; A list of any number of rows: of numbers, or of lists of so many each, which are copied into the block. The code goes on
+; with how many dimensions it has, its length, or -1 for any, that of its rows, and then as that of an array does.
+define internal i1 @take_open_list(ptr %walk, ptr %list) {
+  %dimensions = call i64 @word(ptr %walk)
+  %length = call i64 @word(ptr %walk)
+  %columns = call i64 @word(ptr %walk)
+  %slot.word = call i64 @word(ptr %walk)
+  %count.word = call i64 @word(ptr %walk)
+  %most = call i64 @word(ptr %walk)
+  %least = call i64 @word(ptr %walk)
+  %copy.at = call i64 @word(ptr %walk)
+  %copy.rows = call i64 @word(ptr %walk)
+  %type = get i64 %list.ob_type
+  %is_list = icmp eq i64 %type, $list
+  br i1 %is_list, label %size, label %refuse
+size:
+  %rows = get i64 %list.ob_size
+  %right_length = icmp eq i64 %rows, %length
+  %any_length = icmp eq i64 %length, -1
+  %fits = or i1 %right_length, %any_length
+  %has_room = icmp sle i64 %rows, %copy.rows
+  %may = and i1 %fits, %has_room
+  br i1 %may, label %count, label %refuse
+count:
+  %slot = inttoptr i64 %slot.word to ptr
+  %kept = inttoptr i64 %count.word to ptr
+  %says = icmp ne i64 %least, 0
+  br i1 %says, label %first, label %compare
+first:
+  %not_few = icmp sge i64 %rows, %least
+  %not_many = icmp sle i64 %rows, %most
+  %some = and i1 %not_few, %not_many
+  store i64 %rows, ptr %kept
+  br i1 %some, label %copy, label %refuse
+compare:
+  %known = load i64, ptr %kept
+  %as_many = icmp eq i64 %rows, %known
+  br i1 %as_many, label %copy, label %refuse
+copy:
+  %block = get ptr %walk.block
+  %to = getelementptr i8, ptr %block, i64 %copy.at
+  %number = get ptr %walk.number
+  %items = get ptr %list.ob_item
+  store ptr %to, ptr %slot
+  put ptr %to, %walk.number
+  %is_flat = icmp eq i64 %dimensions, 1
+  br i1 %is_flat, label %numbers, label %lists
+numbers:
+  %took_numbers = call i1 @take_numbers(ptr %walk, ptr %items, i64 %rows)
+  br i1 %took_numbers, label %copied, label %refuse
+lists:
+  %took_lists = call i1 @take_rows(ptr %walk, ptr %items, i64 %rows, i64 %columns)
+  br i1 %took_lists, label %copied, label %refuse
+copied:
+  put ptr %number, %walk.number
+  ret i1 true
+refuse:
+  ret i1 false
+}
+
 ; n objects that must fit the next codes.
 define internal i1 @take(ptr %walk, ptr %objects, i64 %n) {
   br label %next
@@ -589,6 +649,7 @@ kind:
                                       i64 $TUPLE, label %tuple
                                       i64 $ARRAY, label %array
                                       i64 $OPEN, label %open
+                                      i64 $OPEN_LIST, label %open_list
                                       i64 $SAME, label %same ]
 numbers: ; so many in a row
   %count = call i64 @word(ptr %walk)
@@ -631,6 +692,9 @@ array:
 open:
   %took_open = call i1 @take_open(ptr %walk, ptr %object)
   br i1 %took_open, label %taken, label %refuse
+open_list:
+  %took_open_list = call i1 @take_open_list(ptr %walk, ptr %object)
+  br i1 %took_open_list, label %taken, label %refuse
 same: ; the very object
   %wanted = call i64 @word(ptr %walk)
   %address = ptrtoint ptr %object to i64
@@ -758,6 +822,56 @@ fail:
   ret ptr null
 }
 
+; A new list of what every row returns: numbers, or a list of them each. The code is that of an array of it.
+define internal ptr @list_of_rows(ptr %walk) {
+  %data.at = call i64 @word(ptr %walk)
+  %rows.at = call i64 @word(ptr %walk)
+  %columns = call i64 @word(ptr %walk)
+  %inner = call i64 @word(ptr %walk)
+  %y = get ptr %walk.number
+  %from = getelementptr i8, ptr %y, i64 %data.at
+  %rows.of = getelementptr i8, ptr %y, i64 %rows.at
+  %rows = load i64, ptr %rows.of
+  put ptr %from, %walk.number
+  %is_flat = icmp eq i64 %inner, 0
+  br i1 %is_flat, label %flat, label %deep
+flat:
+  %flat.list = call ptr @list_of_numbers(ptr %walk, i64 %rows)
+  put ptr %y, %walk.number
+  ret ptr %flat.list
+deep:
+  %extent = call i64 @word(ptr %walk)
+  %single = get i64 %walk.single
+  %is_double = icmp eq i64 %single, 0
+  %unit = select i1 %is_double, i64 8, i64 4
+  %row.bytes = mul i64 %columns, %unit
+  %list = call ptr @PyList_New(i64 %rows)
+  %no_list = icmp eq ptr %list, null
+  br i1 %no_list, label %done, label %next
+next:
+  %i = phi i64 [0, %deep], [%i.1, %set]
+  %more = icmp slt i64 %i, %rows
+  br i1 %more, label %row, label %done
+row:
+  %offset = mul i64 %i, %row.bytes
+  %row.from = getelementptr i8, ptr %from, i64 %offset
+  put ptr %row.from, %walk.number
+  %object = call ptr @list_of_numbers(ptr %walk, i64 %extent)
+  %no_object = icmp eq ptr %object, null
+  br i1 %no_object, label %drop, label %set
+set:
+  %status = call i32 @PyList_SetItem(ptr %list, i64 %i, ptr %object)
+  %i.1 = add i64 %i, 1
+  br label %next
+drop:
+  call void @Py_DecRef(ptr %list)
+  br label %done
+done:
+  %result = phi ptr [null, %deep], [%list, %next], [null, %drop]
+  put ptr %y, %walk.number
+  ret ptr %result
+}
+
 ; What the next code describes. `outputs` is how many numbers of y belong to the answer.
 define internal ptr @build(ptr %walk, i64 %outputs) {
   %argument = alloca ptr
@@ -768,6 +882,7 @@ define internal ptr @build(ptr %walk, i64 %outputs) {
                                     i64 $TUPLE, label %tuple
                                     i64 $ARRAY, label %array
                                     i64 $ROWS, label %rows
+                                    i64 $OPEN_LIST, label %row_lists
                                     i64 $SAME, label %same
                                     i64 $ANOTHER, label %another ]
 number:
@@ -793,6 +908,9 @@ array:
 rows:
   %new_rows = call ptr @array_of_rows(ptr %walk)
   ret ptr %new_rows
+row_lists:
+  %new_lists = call ptr @list_of_rows(ptr %walk)
+  ret ptr %new_lists
 another: ; a callable of Python's makes it of all the numbers
   %maker.word = call i64 @word(ptr %walk)
   %maker = inttoptr i64 %maker.word to ptr

@@ -20,8 +20,9 @@ from micrograd.jit.phases import Plan
 from micrograd.jit.program import patience
 from micrograd.jit.rows import Axis, Source
 from micrograd.jit.trace import Trace
-from micrograd.jit.unseen import Unseen
+from micrograd.jit.unseen import ListArgument, Unseen
 
+LISTS_WITHIN = 2  # lists, one within the other, that the entry takes
 ROOM = 1 << 20  # bytes for what all rows return, at most
 
 
@@ -73,7 +74,8 @@ class OnFewRows(native.Native):
 
     def can_serve(self, trace: Trace, arrays: dict[Source, Any]) -> bool:
         """Whether the entry can build the answer, and what is closed over has few rows."""
-        plain = not any(output.truth or output.as_list for output in self.batch.outputs) and not self.batch.checks
+        deep = any(output.as_list and len(output.shape) > 1 for output in self.batch.outputs)
+        plain = not any(output.truth for output in self.batch.outputs) and not deep and not self.batch.checks
         few = all(len(array) <= self.most[source.axis.root()] for source, array in arrays.items())
         codes = [self.found[k] for k in range(len(self.batch.outputs)) if k in self.found]
         return plain and few and (not self.batch.outputs or native.is_plain(trace.answer, codes))
@@ -114,7 +116,14 @@ class OnFewRows(native.Native):
             extents = [-1 if extent is None else extent for extent in (argument.fixed()[0], *source.shape)]
             places = self.slots.address(source), self.lengths.address(axis), self.most[axis], int(axis not in known)
             at, rows = copies[source]
-            codes.append([native.OPEN, len(extents), *extents, *places, self.table.t + at, rows])
+            if not isinstance(argument, ListArgument):
+                codes.append([native.OPEN, len(extents), *extents, *places, self.table.t + at, rows])
+            elif len(extents) <= LISTS_WITHIN:
+                codes.append(
+                    [native.OPEN_LIST, len(extents), extents[0], source.columns, *places, self.table.t + at, rows]
+                )
+            else:
+                codes.append(None)
             known.add(axis)
         return codes
 
@@ -155,7 +164,11 @@ class OnFewRows(native.Native):
 
     def row_answers(self, begins: dict[str, int]) -> list[list[int]]:
         shift = begins["t"] - begins["y"]
-        return [[code[0] + shift, code[1] + shift, *code[2:]] for _, code in sorted(self.found.items())]
+        codes = []
+        for k, code in sorted(self.found.items()):
+            opcode = native.OPEN_LIST if self.batch.outputs[k].as_list else native.ROWS
+            codes.append([opcode, code[0] + shift, code[1] + shift, *code[2:]])
+        return codes
 
     def new_table(self, long_work: bool, apart: bool) -> native.Table:
         table = super().new_table(long_work, apart)

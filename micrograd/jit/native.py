@@ -54,7 +54,7 @@ FORMS = 4  # that a dispatch tries: each of them costs the later ones time
 DEPTH = 32  # of arguments and answers within each other: the entry is recursive, and a thread's stack may be small
 
 # Opcodes, of arguments and answers.
-NUMBERS, ROWS, VALUE, LIST, TUPLE, ARRAY, OPEN, SAME, TRUTH, ANOTHER = range(10)
+NUMBERS, ROWS, VALUE, LIST, TUPLE, ARRAY, OPEN, OPEN_LIST, SAME, TRUTH, ANOTHER = range(11)
 
 Word, Pointer = ctypes.c_int64, ctypes.c_void_p
 
@@ -213,7 +213,7 @@ class Machine:
         nowhere = id(Home)  # the type of no argument
         constants = {
             **{"NUMBERS": NUMBERS, "VALUE": VALUE, "LIST": LIST, "TUPLE": TUPLE, "ARRAY": ARRAY, "SAME": SAME},
-            **{"ROWS": ROWS, "OPEN": OPEN, "TRUTH": TRUTH, "ANOTHER": ANOTHER},
+            **{"ROWS": ROWS, "OPEN": OPEN, "OPEN_LIST": OPEN_LIST, "TRUTH": TRUTH, "ANOTHER": ANOTHER},
             **{kind.__name__: id(kind) for kind in (float, int, list, tuple, Home, NarrowHome)},
             **{"Value": id(Value), "Homed": id(Homed), "NotImplemented": id(NotImplemented)},
             **{name: id(np.dtype(name)) for name in ("float64", "float32", "int64", "int32")},
@@ -316,7 +316,7 @@ def answer_code(answer: Answer, kept: list[Any], rows: Sequence[list[int]] = ())
         kept.append(answer)
         return [ANOTHER, id(answer)]
     if answer.kind == "rows":
-        return [ROWS, *rows[answer.first]]
+        return rows[answer.first]
     parts = [word for part in answer.parts for word in answer_code(part, kept, rows)]
     return [LIST if answer.kind == "list" else TUPLE, len(answer.parts), *parts]
 
@@ -351,8 +351,7 @@ def item_code(key: Any, rows: Iterator[list[int] | None], depth: int) -> list[in
     if kind == "array":
         return [ARRAY, len(rest[0]), *rest[0]]
     if kind == "rows":
-        code = next(rows, None)
-        return code if rest[0] == "array" else None
+        return next(rows, None)
     if kind in ("static", "module"):
         return [SAME, id(rest[-1] if kind == "static" else rest[0].thing)]
     return None

@@ -136,6 +136,43 @@ def test_arrays_of_any_type_and_any_strides_are_taken_without_python(dtype, chan
     assert np.allclose(answer, X[:, 0] - X[:, 1], atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_lists_are_taken_and_returned_without_python(dtype):
+    w = Value(0.5)
+    f = jit(vmap(lambda x, t: ([x[0] * w, x[1] - t], x[0] + t)), dtype=dtype)
+    X, y = rows(40, 2).tolist(), list(range(40))
+    f(X, y)
+    for many in (1, 7, 40):
+        pairs, sums = entry_of(f)(X[:many], y[:many])
+        assert (pairs, sums) == f._compilations.call(X[:many], y[:many])
+        assert type(pairs) is type(pairs[0]) is type(sums) is list
+        assert np.allclose(sums, [x[0] + t for x, t in zip(X, y[:many])], atol=1e-5)
+        assert np.allclose(pairs, [[x[0] / 2, x[1] - t] for x, t in zip(X, y[:many])], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda X: [*X[:-1], [1.0]],
+        lambda X: [*X[:-1], [1.0, "2"]],
+        lambda X: [*X[:-1], [1.0, 10**400]],
+        lambda X: [*X[:-1], (1.0, 2.0)],
+        lambda X: tuple(X),
+        lambda X: [],
+        lambda X: [[1.0]],
+        lambda X: np.array(X),
+        lambda X: X * 500,
+    ],
+)
+def test_what_is_no_such_list_is_left_to_python(change):
+    f = jit(vmap(lambda x: x[0] * x[1]), dtype="f64")
+    X = rows(40, 2).tolist()
+    f(X)
+    assert np.allclose(entry_of(f)(X), [a * b for a, b in X])
+    with pytest.raises(AssertionError, match="left to Python"):
+        entry_of(f)(change(X))
+
+
 @pytest.mark.parametrize(
     "change",
     [
