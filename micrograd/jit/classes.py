@@ -7,6 +7,7 @@ in a box is left to `layout`.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,10 @@ class CycleError(Exception):
     """Rows of a class are made of others of it."""
 
 
+class ManyError(Exception):
+    """There are too many classes to be of use."""
+
+
 @dataclass
 class Classes:
     """The isomorphism class of each row; the rows of class c are `members[start[c]:start[c + 1]]`, in an order that
@@ -74,13 +79,16 @@ class TimeLoop:
     initial: dict[int, Integers]
 
 
-def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = (), kind: Integers | None = None) -> Classes:
+def classify(
+    graph: Graph, given: Sequence[tuple[Integers, int]] = (), kind: Integers | None = None, most: float = math.inf
+) -> Classes:
     """Isomorphism classes, numbered so that each comes after those of its operands; the leaves' are 0, 1 and 2.
 
     The keys are exact, not hashes of what they stand for. That of a sum is the set of its terms' classes, as far as
     these tell it (see `consing`). Sums of one term, which are that plus a number or times one, are not of a class with
     longer ones, but for lone ones. The `given` classes come first, some rows and their operation each; whatever their
     operands, these are of one class. Rows of one `kind` are known to be of one class, so that one of them is looked at.
+    ManyError if there are more than `most`.
     """
     slot = np.arange(len(graph.op)) if kind is None else kind
     of = np.zeros(int(slot.max(initial=0)) + 1, np.int64)
@@ -98,6 +106,8 @@ def classify(graph: Graph, given: Sequence[tuple[Integers, int]] = (), kind: Int
     if kind is not None:
         looked_at = np.sort(looked_at[np.unique(kind[looked_at], return_index=True)[1]])
     classes = numbered(keys(graph, slot), looked_at, of, class_op, depth)[slot]
+    if len(class_op) > most:
+        raise ManyError
     if not given and (classes[graph.operand] > classes[edge_owners(graph)]).any():
         classes, class_op = shallow_first(classes, class_op, depth)
         if kind is not None and (classes[graph.operand] > classes[edge_owners(graph)]).any():

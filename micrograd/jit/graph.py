@@ -241,11 +241,10 @@ def chains(rows: Rows, additive: Bools, as_its_like: bool = False) -> tuple[Inte
     return root, sign
 
 
-def rarely(rows: Rows, additive: Bools, absorbed: Bools) -> Bools:
-    """The rows that are absorbed although most of those that look like them are not. How a row looks is how it is made
-    of leaves and of rows that have several uses, whatever these are."""
+def looks_of(rows: Rows, plain: Bools) -> Any:
+    """For each row a number that is equal for rows that are made alike, as far as one looks: of plain ones, whatever
+    these are."""
     size = len(rows.op)
-    plain = np.append((rows.op <= INPUT) & (rows.op != CONSTANT) | (uses_of(rows) > 1), True)
     own = np.where(rows.op == CONSTANT, rows.value.view(np.int64) | 1, rows.op * 2).astype(np.uint64)
     looks = np.append(own, np.uint64(0))
     for _ in range(LOOKS):
@@ -253,7 +252,24 @@ def rarely(rows: Rows, additive: Bools, absorbed: Bools) -> Bools:
         mixed: Any = seen[rows.a] * np.uint64(0x9E3779B97F4A7C15) + seen[rows.b] * np.uint64(0xC2B2AE3D27D4EB4F)
         mixed = (mixed + seen[rows.c] + own) * np.uint64(0xBF58476D1CE4E5B9)
         looks[:size] = mixed ^ (mixed >> np.uint64(29))
-    _, kind = np.unique(looks[:size][additive], return_inverse=True)
+    return looks[:size]
+
+
+def variety(rows: Rows) -> float:
+    """How many of the rows, about, look like no earlier one: at most 1, if all are different."""
+    looks = looks_of(rows, np.append(rows.op <= INPUT, True))
+    bits = (4 * len(looks)).bit_length()
+    seen = np.zeros(1 << bits, bool)
+    seen[((looks * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - bits)).astype(np.int64)] = True
+    return float(seen.sum() / max(len(looks), 1))
+
+
+def rarely(rows: Rows, additive: Bools, absorbed: Bools) -> Bools:
+    """The rows that are absorbed although most of those that look like them are not. How a row looks is how it is made
+    of leaves and of rows that have several uses, whatever these are."""
+    plain = np.append((rows.op <= INPUT) & (rows.op != CONSTANT) | (uses_of(rows) > 1), True)
+    looks = looks_of(rows, plain)
+    _, kind = np.unique(looks[additive], return_inverse=True)
     kind = kind.ravel()
     few = np.bincount(kind, absorbed[additive]) < np.bincount(kind, ~absorbed[additive])
     result: Bools = additive.copy()

@@ -44,6 +44,7 @@ from micrograd.jit.classes import (
     UNROLLED,
     Classes,
     CycleError,
+    ManyError,
     TimeLoop,
     by_class,
     by_operation,
@@ -52,7 +53,20 @@ from micrograd.jit.classes import (
     fuse,
     operand_classes,
 )
-from micrograd.jit.graph import CONSTANT, COPY, INPUT, NAMES, OUTPUT, REDUCTIONS, WEIGHT, Bools, Graph, decode, flatten
+from micrograd.jit.graph import (
+    CONSTANT,
+    COPY,
+    INPUT,
+    NAMES,
+    OUTPUT,
+    REDUCTIONS,
+    WEIGHT,
+    Bools,
+    Graph,
+    decode,
+    flatten,
+    variety,
+)
 from micrograd.jit.layout import Layout, Terms, even, even_terms, ragged_terms
 from micrograd.jit.lone import with_lone_terms
 from micrograd.jit.nests import Access, AffineMap, Array, Block, Integers, Loop, Nest, Program, dense, reordered
@@ -65,6 +79,7 @@ ROWS_PER_NEST = 300  # finding a nest costs as much as about so many rows, so th
 FREE_NESTS = 64  # but so many in any case
 MANY_CLASSES = 20  # rows for each class: of programs with fewer, borders may be why they are so few
 FEWER = 1.2  # times as few classes are worth it
+MOST_VARIOUS = 0.3  # of the rows may look like no other: of fewer classes than that there would be no end in sight
 SHORT = 5  # a dimension of fewer points is not one to lay out along
 FEW_PIECES = 4  # by breaks in the terms of its sums
 FEW_KINDS = 3  # of ways from term to term
@@ -672,16 +687,15 @@ def classified(tape: Tape) -> tuple[Graph, Classes]:
     rows = decode(tape)
     graph = flatten(rows)
     classes = classify(graph)
-    if len(classes.op) * MANY_CLASSES > len(classes.members) and len(classes.op) > MANY_CLASSES:
+    many = len(classes.op)
+    if many * MANY_CLASSES > len(classes.members) and many > MANY_CLASSES and variety(rows) < MOST_VARIOUS:
         more = flatten(rows, as_its_like=True)
         more.borders = border_terms(more)
         if more.borders.any():
             try:
-                fewer = classify(more)
-            except CycleError:
-                return graph, classes
-            if FEWER * len(fewer.op) < len(classes.op):
-                return more, fewer
+                return more, classify(more, most=many / FEWER)
+            except (CycleError, ManyError):
+                pass
     return graph, classes
 
 
