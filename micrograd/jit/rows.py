@@ -155,6 +155,7 @@ class Batch:
         self.is_deep = False  # rows have been given to functions that may run on their rows
         self._axes: list[Axes] = []  # of each row of the tape, as far as anybody has asked
         self._unions: dict[tuple[Axes, Axes], Axes] = {}
+        self._roots: dict[Axes, Axes] = {}
 
     def less(self) -> tuple[int, int] | None:
         """What to try if that fails, as `deepest` and `derives`: to write out rows that were taken as such; None if
@@ -179,7 +180,7 @@ class Batch:
         return [self.tape.input(i) for i in range(self.inputs - many, self.inputs)]
 
     def wide_input(self, *axes: Axis) -> Symbol:
-        self.wide_inputs.append(frozenset(axes))
+        self.wide_inputs.append(self.rooted(frozenset(axes)))
         return self.tape.input(WIDE + len(self.wide_inputs) - 1)
 
     def mask(self, *axes: Axis) -> Symbol:
@@ -216,7 +217,12 @@ class Batch:
         return [self.tape.input(WIDE + source.first + k) for k in range(source.columns)]
 
     def rooted(self, axes: Axes) -> Axes:
-        return axes if all(axis.same_as is None for axis in axes) else frozenset(axis.root() for axis in axes)
+        """The roots of axes, the same set for the same ones."""
+        found = self._roots.get(axes)
+        if found is None:
+            roots = frozenset(axis.root() for axis in axes)
+            found = self._roots[axes] = self._roots.setdefault(roots, roots)
+        return found
 
     def ordered(self, axes: Axes) -> tuple[Axis, ...]:
         """Axes, outermost first."""
@@ -436,7 +442,9 @@ class Batch:
         shared = self.shared_axis(parts, arrays)
         shared.threads = max(shared.threads, threads)
         self.running.append(shared)
-        self.stacks.append(tuple(axis.root() for axis in self.running))
+        stack = tuple(axis.root() for axis in self.running)
+        if stack not in self.stacks:
+            self.stacks.append(stack)
         lazily = len(self.running) < self.deepest and runs_on_rows(f)
         self.is_deep |= lazily or len(self.running) > 1
         rows = iter([self.row_of(x, axis, shared, lazily) for (_, _, axis), x in zip(parts, arrays)])
@@ -480,6 +488,7 @@ class Batch:
         if not self.may_join(a, b):
             self.tape.refuse(DIAGONAL)
         self._unions.clear()
+        self._roots.clear()
         return a.join(b)
 
     def may_join(self, a: Axis, b: Axis) -> bool:
