@@ -36,6 +36,7 @@ WORKLOADS = (
     "newton",
     "microgpt",
     "lookup",
+    "pairs",
     "random_dag",
     "compile_time",
     "many_parameters",
