@@ -71,15 +71,27 @@ class Compilations:
             if known.fits(shapes):
                 self.recent = known
                 return known(numbers, arrays)
-        start = time.perf_counter()
-        trace = trace_function(self.function, key, len(numbers), self.dtype, self.number, arrays=arrays)
-        new = OpenProgram(trace, key, self.dtype, time.perf_counter() - start)
+        new = self.open_program(key, len(numbers), arrays)
         programs.setdefault(key, []).append(new)
         self.programs[key, tuple(new.dimensions)] = new.program
         if new.on_few_rows is not None:
             self.forms.prefer(key, new.on_few_rows, self.least)
         self.recent = new
         return new(numbers, arrays)
+
+    def open_program(self, key: Any, inputs: int, arrays: list[Any]) -> OpenProgram:
+        """A program for arguments of this key; with inner rows written out if no tiles can be made of them."""
+        from micrograd.jit.nests import NestError
+
+        start = time.perf_counter()
+        trace = trace_function(self.function, key, inputs, self.dtype, self.number, arrays=arrays)
+        try:
+            return OpenProgram(trace, key, self.dtype, time.perf_counter() - start)
+        except NestError:
+            if trace.batch is None or not trace.batch.is_deep:
+                raise
+        trace = trace_function(self.function, key, inputs, self.dtype, self.number, arrays=arrays, written_out=True)
+        return OpenProgram(trace, key, self.dtype, time.perf_counter() - start)
 
     def key(self, place: int | str, x: Any, numbers: list[float], arrays: list[Any] | None = None) -> Any:
         try:

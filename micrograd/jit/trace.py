@@ -119,6 +119,7 @@ def trace_function(
     number: Callable[[Symbol], Any],
     fast: bool = True,
     arrays: Sequence[Any] = (),
+    written_out: bool = False,
 ) -> Trace:
     """One run of `function` with arguments of these keys, of the positional and of the named ones.
 
@@ -126,9 +127,9 @@ def trace_function(
     those for the keys of an `open_signature`.
 
     Whatever it raises comes through, and leaves every Value as it was. If somebody looks into what a vmap within a vmap
-    returned, or into an array that is differentiated by, such rows are written out.
+    returned, or into an array that is differentiated by, such rows are written out; with `written_out` they are anyway.
     """
-    batch, first = Batch(Tape()), None
+    batch, first = Batch(Tape(), *((1, 0) if written_out else ())), None
     while True:
         try:
             return one_run(batch, function, keys, inputs, dtype, number, fast, arrays)

@@ -376,7 +376,7 @@ class Widener:
         return new
 
 
-class NestedSumError(ValueError):
+class NestedSumError(NestError):
     """A sum over rows of an operation on a sum."""
 
 

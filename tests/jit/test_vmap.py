@@ -12,7 +12,8 @@ from random_rows import program
 from micrograd import ops
 from micrograd.engine import Value
 from micrograd.func import grad, hessian, jacobian, value_and_grad, vmap
-from micrograd.jit import jit
+from micrograd.jit import jit, tiled
+from micrograd.jit.nests import NestError
 from micrograd.nn import MLP
 
 W = [Value(0.5), Value(-1.25), Value(2.0)]
@@ -535,6 +536,16 @@ def test_an_index_that_every_pair_has_is_checked():
     assert f(X, Y).tolist() == [[1.0, 4.0], [1.0, 4.0]]
     with pytest.raises(IndexError, match="3"):
         f(X + 1, Y)
+
+
+def test_rows_that_no_tiles_can_be_made_of_are_written_out(monkeypatch):
+    def no_tiles(*_):
+        raise NestError("nobody knows how")
+
+    monkeypatch.setattr(tiled, "widened", no_tiles)
+    compiled = jit(NESTED["a loss"], dtype="f64")
+    X, Y = numbers(3, 3), numbers(4, 3, seed=1)
+    assert agree(plain(compiled(X, Y)), plain(NESTED["a loss"](X, Y)))
 
 
 def test_every_stage_shows_all_passes():
