@@ -85,7 +85,13 @@ class Count(ctypes.Structure):
 class Phases(ctypes.Structure):
     """All passes of a program, and the numbers of rows that are among its inputs."""
 
-    _fields_ = (("passes", Pointer), ("passes_end", Pointer), ("counts", Pointer), ("counts_end", Pointer))
+    _fields_ = (
+        ("passes", Pointer),
+        ("passes_end", Pointer),
+        ("counts", Pointer),
+        ("counts_end", Pointer),
+        ("wrong", Word),  # 1: some number of a row that must be an index was none, in the last call
+    )
 
 
 class Driver:

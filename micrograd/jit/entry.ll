@@ -1196,7 +1196,16 @@ in_place: ; another call may come before the answer is built
   br label %answer_it
 look:
   %fit = call i1 @indices_fit(ptr %table, ptr %walk, ptr null)
-  br i1 %fit, label %write, label %misfit
+  br i1 %fit, label %valid, label %misfit
+valid:
+  %wrong = get ptr %table.wrong
+  %never_wrong = icmp eq ptr %wrong, null
+  br i1 %never_wrong, label %write, label %ask
+ask:
+  %is_wrong = load i64, ptr %wrong
+  store i64 0, ptr %wrong
+  %is_right = icmp eq i64 %is_wrong, 0
+  br i1 %is_right, label %write, label %misfit
 misfit:
   call void @release(ptr %table, ptr %block)
   ret ptr null

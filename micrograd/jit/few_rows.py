@@ -49,6 +49,7 @@ class OnFewRows(native.Native):
         for source, array in arrays.items():
             self.slots.put(source, address(array))
             self.lengths.put(source.axis.root(), len(array))
+        self.lengths_of = {output: length for output, length, _ in self.batch.checks}  # what must be indices of so many
         self.found: dict[int, list[int]] = {}  # of what every row returns, its code, as if t were y
         self.phases, room = self.course(counts)
         sources = [self.source_of(argument) for argument in trace.arguments]
@@ -74,11 +75,11 @@ class OnFewRows(native.Native):
 
     def can_serve(self, trace: Trace, arrays: dict[Source, Any]) -> bool:
         """Whether the entry can build the answer, and what is closed over has few rows."""
-        deep = any(output.as_list and len(output.shape) > 1 for output in self.batch.outputs)
-        plain = not any(output.truth for output in self.batch.outputs) and not deep and not self.batch.checks
+        returned = [output for output in self.batch.outputs if output not in self.lengths_of]
+        plain = not any(output.truth or output.as_list and len(output.shape) > 1 for output in returned)
         few = all(len(array) <= self.most[source.axis.root()] for source, array in arrays.items())
         codes = [self.found[k] for k in range(len(self.batch.outputs)) if k in self.found]
-        return plain and few and (not self.batch.outputs or native.is_plain(trace.answer, codes))
+        return plain and few and (not returned or native.is_plain(trace.answer, codes))
 
     def source_of(self, argument: Unseen) -> Source | None:
         """The rows that an argument is, along its first axis; None if it is something else as well."""
@@ -146,6 +147,9 @@ class OnFewRows(native.Native):
             for column, output in zip(one.kept[1], kernel.phase.row_outputs):
                 code = [room, one.found, column.columns, len(output.shape), *output.shape]
                 self.found[self.batch.outputs.index(output)] = code
+                column.length = self.lengths_of.get(output, 0)
+                if column.length:
+                    continue
                 column.array = room
                 room += (most * column.columns * self.unit // ALIGNMENT + 2) * ALIGNMENT
         parts = (
@@ -175,11 +179,12 @@ class OnFewRows(native.Native):
         if self.together:
             table.w, table.x = table.x, table.x + self.plan.base * self.unit
         table.main, table.a, table.alone = driver(self.dtype).phases, ctypes.addressof(self.phases), 0
+        table.wrong = ctypes.addressof(self.phases) + Phases.wrong.offset
         return table
 
     def in_place(self, reads: Any, writes: Any, written: list[AnyHome]) -> tuple[int | None, int | None]:
         direct, over = super().in_place(reads, writes, written)
-        return None if self.together else direct, over
+        return None if self.together else direct, None if self.lengths_of else over
 
 
 class Slots:

@@ -77,6 +77,7 @@ class Table(ctypes.Structure):
         ("apart", Word),  # bytes into x: where the array stands that main finds in an array of its own
         ("borrows", Word),  # 1: it may be read where the caller has it
         ("a", Pointer),  # or what main gets for a in any case
+        ("wrong", Pointer),  # what main sets to 1 if all that it has done is void, if it does such a thing
         ("direct", Pointer),  # the homes themselves, where they can stand for w
         ("over", Pointer),  # the same for y, of which those that are not set come before the homes
         ("reads", Pointer),  # from homes into w: Runs

@@ -410,7 +410,29 @@ run.rows:
   %found.at = get i64 %pass.found
   %found = getelementptr i8, ptr %t, i64 %found.at
   store i64 %rows, ptr %found
-  br label %after
+  %outs = get ptr %pass.outputs
+  %outs.end = get ptr %pass.outputs_end
+  br label %look
+look: ; whether all that must be indices are
+  %out = phi ptr [%outs, %run.rows], [%out.1, %looked]
+  %no.more.outs = icmp eq ptr %out, %outs.end
+  br i1 %no.more.outs, label %after, label %look.at
+look.at:
+  %out.1 = getelementptr i8, ptr %out, i64 $COLUMNS
+  %wrong.at = getelementptr i8, ptr %out, i64 $WRONG
+  %length = get i64 %out.length
+  %no.index = icmp eq i64 %length, 0
+  br i1 %no.index, label %looked, label %index
+index:
+  %wrong = load $FLOAT, ptr %wrong.at
+  %right = fcmp oeq $FLOAT %wrong, 0.0
+  br i1 %right, label %looked, label %misfit
+misfit:
+  store $FLOAT 0.0, ptr %wrong.at
+  put i64 1, %phases.wrong
+  br label %looked
+looked:
+  br label %look
 after:
   %pass.1 = getelementptr i8, ptr %pass, i64 $PASS
   br label %phase

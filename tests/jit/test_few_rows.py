@@ -311,3 +311,43 @@ def test_a_module_that_returns_a_structure_gives_that_of_arrays_for_any_number_o
         a, b = answer.values() if isinstance(answer, dict) else answer
         assert np.allclose(a, 2 * X[:, 0])
         assert np.allclose(b, np.stack([X[:, 1], X[:, 0] - X[:, 1]], 1))
+
+
+def test_indices_of_rows_are_looked_at_before_anything_is_set():
+    table = [Value(float(k)) for k in range(5)]
+
+    @jit(dtype="f64")
+    def step(i):
+        loss = ops.mean(vmap(lambda k: ops.take(table, k) ** 2)(i))
+        loss.backward()
+        for v in table:
+            v.data -= 0.1 * v.grad
+            v.grad = 0.0
+        return loss
+
+    good, bad = np.array([0.0, 3.0, 3.0, -1.0]), np.array([0.0, 3.0, 5.0, 1.0])
+    step(good)
+    step(good)
+    before = [v.data for v in table]
+    for wrong in (bad, bad / 2, good * np.nan):
+        with pytest.raises(AssertionError, match="left to Python"):
+            entry_of(step)(wrong)
+        with pytest.raises(IndexError):
+            step(wrong)
+        assert [v.data for v in table] == before
+    loss = entry_of(step)(good)
+    assert np.isclose(loss, np.mean([before[int(i)] ** 2 for i in good]))
+    assert [v.data for v in table] != before
+
+
+def test_rows_that_pick_by_an_index_are_answered_without_python():
+    table = np.arange(12.0).reshape(4, 3).tolist()
+    f = jit(vmap(lambda i, x: (ops.take(table, i)[1] * x, x)), dtype="f64")
+    i, x = np.array([0, 3, -1, 2]), np.array([1.0, 2.0, 3.0, 4.0])
+    f(i, x)
+    picked, same = entry_of(f)(i, x)
+    assert picked.tolist() == [1.0, 20.0, 30.0, 28.0]
+    assert same.tolist() == x.tolist()
+    with pytest.raises(IndexError):
+        f(i + 2, x)
+    assert entry_of(f)(i, x)[0].tolist() == [1.0, 20.0, 30.0, 28.0]
