@@ -63,6 +63,7 @@ from micrograd.jit.graph import (
     WEIGHT,
     Bools,
     Graph,
+    Rows,
     decode,
     flatten,
     variety,
@@ -101,10 +102,14 @@ class Roller:
 
     def __init__(self, tape: Tape, time_loops: bool = True, worthwhile: bool = False):
         self.worthwhile = worthwhile
-        graph, classes = classified(tape)
-        graph, classes = with_lone_terms(graph, classes)
-        if time_loops:
-            graph, classes = with_time_loops(graph, classes)
+        rows = decode(tape)
+        graph = flatten(rows)
+        classes = classify(graph)
+        many = len(classes.op)
+        graph, classes = in_steps(graph, classes, time_loops)
+        left = len(classes.op)
+        if left * MANY_CLASSES > len(classes.members) and left > MANY_CLASSES:
+            graph, classes = without_borders(rows, many, time_loops) or (graph, classes)
         if worthwhile and not classes.loops and nothing_repeats(graph, classes):
             raise StraightError
         by_class(graph, classes.of)
@@ -682,21 +687,22 @@ def places_of(statement: Statement, order: Integers, with_terms: bool) -> Intege
     return np.concatenate(columns, 1)
 
 
-def classified(tape: Tape) -> tuple[Graph, Classes]:
-    """The graph of a tape and its classes; if there are many, perhaps as it is without what borders make of them."""
-    rows = decode(tape)
-    graph = flatten(rows)
-    classes = classify(graph)
-    many = len(classes.op)
-    if many * MANY_CLASSES > len(classes.members) and many > MANY_CLASSES and variety(rows) < MOST_VARIOUS:
-        more = flatten(rows, as_its_like=True)
-        more.borders = border_terms(more)
-        if more.borders.any():
-            try:
-                return more, classify(more, most=many / FEWER)
-            except (CycleError, ManyError):
-                pass
-    return graph, classes
+def in_steps(graph: Graph, classes: Classes, time_loops: bool) -> tuple[Graph, Classes]:
+    """The graph with lone terms as sums and, if there are to be `time_loops`, with recurrences; and its classes."""
+    graph, classes = with_lone_terms(graph, classes)
+    return with_time_loops(graph, classes) if time_loops else (graph, classes)
+
+
+def without_borders(rows: Rows, many: int, time_loops: bool) -> tuple[Graph, Classes] | None:
+    """The same without what borders make of the classes, of which there are so many; None if they do not."""
+    if variety(rows) > MOST_VARIOUS:
+        return None
+    graph = flatten(rows, as_its_like=True)
+    graph.borders = border_terms(graph)
+    try:
+        return in_steps(graph, classify(graph, most=many / FEWER), time_loops) if graph.borders.any() else None
+    except (CycleError, ManyError):
+        return None
 
 
 def operations(graph: Graph, classes: Classes) -> Integers:
