@@ -63,13 +63,14 @@ class In(ctypes.Structure):
 
 
 class Out(ctypes.Structure):
-    """Where in y numbers that a pass leaves are, with which strides, and where they go; `segment` is how far those of
-    two segments lie apart."""
+    """Where in y numbers that a pass leaves are, with which strides, and where they go, or are added; `segment` is how
+    far those of two segments lie apart."""
 
     _fields_ = tuple(
         (name, Pointer if name == "array" else Word)
         for name in (
-            *("array", "columns", "at", "outer", "inner", "from_outer", "from_inner", "from_column", "adds", "segment"),
+            *("array", "outer", "inner", "column", "segment", "columns", "adds"),
+            *("at", "from_outer", "from_inner", "from_column"),
         )
     )
 
@@ -90,7 +91,10 @@ class Driver:
     """`tiles.ll` as machine code, for a float type."""
 
     def __init__(self, dtype: str):
-        constants: dict[str, Any] = {"FLOAT": {"f32": "float", "f64": "double"}[dtype]}
+        constants: dict[str, Any] = {
+            "f32": {"FLOAT": "float", "VECTOR": "<16 x float>", "WIDTH": 16},
+            "f64": {"FLOAT": "double", "VECTOR": "<8 x double>", "WIDTH": 8},
+        }[dtype]
         constants |= {"BYTES": PRECISION[dtype]().itemsize, "IN": ctypes.sizeof(In), "OUT": ctypes.sizeof(Out)}
         structures: dict[str, Any] = {"pass": Run, "in": In, "out": Out}
         text = Path(__file__).with_name("tiles.ll").read_text(encoding="utf-8")
@@ -262,14 +266,19 @@ class Left:
     def prepare(self, counts: dict[Axis, int], along: Axis, segments: int) -> None:
         """For so many rows of each axis, and segments along one of them."""
         self.apart = self.kept.adds and along not in self.kept.axes
-        shape = *(counts[axis] for axis in self.kept.axes), self.kept.columns
+        extents = tuple(counts[axis] for axis in self.kept.axes)
+        if self.kept.adds:  # rows side by side, to be added to line by line
+            shape, self.out.column = (self.kept.columns, *extents), math.prod(extents)
+            strides = dense(extents).strides
+        else:
+            shape, self.out.column = (*extents, self.kept.columns), 1
+            strides = dense(shape).strides
         self.shape = (segments, *shape) if self.apart else shape
         if self.kept.output is None:
             self.array = array_of(self.shape, self.kind)
             self.out.array = address(self.array)
-        strides = dense(self.shape).strides
-        by_axis = dict(zip(self.kept.axes, strides[self.apart :]))
-        self.out.segment = strides[0] if self.apart else 0
+        by_axis = dict(zip(self.kept.axes, strides))
+        self.out.segment = math.prod(shape) if self.apart else 0
         self.out.outer, self.out.inner = (*(by_axis.get(axis, 0) for axis in self.axes), 0)[:2]
 
     def begin(self) -> None:
@@ -293,7 +302,7 @@ class Left:
             results[self.kept.output] = array
             del self.array  # which is the caller's now
         else:
-            arrays[self.kept] = array
+            arrays[self.kept] = np.moveaxis(array, 0, -1) if self.kept.adds else array
 
 
 class OnTiles:

@@ -1,12 +1,80 @@
 ; Running a pass on rows within rows: tile by tile, in and out of buffers that its `main` works on. See `tiled`, which
-; puts numbers for what begins with $: the float type, the bytes of an element, and those of an In and an Out.
+; puts numbers for what begins with $: the float type, a vector of it and how many that holds, the bytes of an element,
+; and those of an In and an Out.
 
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 
-; For i < rows, j < columns, c < numbers: to[...] = from[...], or += if it `adds`. Strides in elements; of what comes
+; to[k] += from[k]
+define internal void @accumulate(ptr %to, ptr %from, i64 %n) {
+  %whole = and i64 %n, -$WIDTH
+  br label %vectors
+vectors:
+  %v = phi i64 [0, %0], [%v.1, %vector]
+  %more.vectors = icmp slt i64 %v, %whole
+  br i1 %more.vectors, label %vector, label %singles
+vector:
+  %v.to = getelementptr $FLOAT, ptr %to, i64 %v
+  %v.from = getelementptr $FLOAT, ptr %from, i64 %v
+  %a = load $VECTOR, ptr %v.to, align $BYTES
+  %b = load $VECTOR, ptr %v.from, align $BYTES
+  %ab = fadd $VECTOR %a, %b
+  store $VECTOR %ab, ptr %v.to, align $BYTES
+  %v.1 = add i64 %v, $WIDTH
+  br label %vectors
+singles:
+  %k = phi i64 [%whole, %vectors], [%k.1, %single]
+  %more = icmp slt i64 %k, %n
+  br i1 %more, label %single, label %done
+single:
+  %k.to = getelementptr $FLOAT, ptr %to, i64 %k
+  %k.from = getelementptr $FLOAT, ptr %from, i64 %k
+  %c = load $FLOAT, ptr %k.to
+  %d = load $FLOAT, ptr %k.from
+  %cd = fadd $FLOAT %c, %d
+  store $FLOAT %cd, ptr %k.to
+  %k.1 = add i64 %k, 1
+  br label %singles
+done:
+  ret void
+}
+
+; For i < rows, c < numbers: a line of so many columns is added to another.
+define internal void @add(ptr %to, i64 %to.i, i64 %to.c, ptr %from, i64 %from.i, i64 %from.c, i64 %rows, i64 %columns,
+                          i64 %numbers) {
+  br label %row
+row:
+  %i = phi i64 [0, %0], [%i.1, %row.next]
+  %more.rows = icmp slt i64 %i, %rows
+  br i1 %more.rows, label %row.begin, label %done
+row.begin:
+  %i.to = mul i64 %i, %to.i
+  %i.from = mul i64 %i, %from.i
+  %row.to = getelementptr $FLOAT, ptr %to, i64 %i.to
+  %row.from = getelementptr $FLOAT, ptr %from, i64 %i.from
+  br label %number
+number:
+  %c = phi i64 [0, %row.begin], [%c.1, %line]
+  %more.numbers = icmp slt i64 %c, %numbers
+  br i1 %more.numbers, label %line, label %row.next
+line:
+  %c.to = mul i64 %c, %to.c
+  %c.from = mul i64 %c, %from.c
+  %line.to = getelementptr $FLOAT, ptr %row.to, i64 %c.to
+  %line.from = getelementptr $FLOAT, ptr %row.from, i64 %c.from
+  call void @accumulate(ptr %line.to, ptr %line.from, i64 %columns)
+  %c.1 = add i64 %c, 1
+  br label %number
+row.next:
+  %i.1 = add i64 %i, 1
+  br label %row
+done:
+  ret void
+}
+
+; For i < rows, j < columns, c < numbers: to[...] = from[...]. Strides in elements; of what comes
 ; from behind `last.i` and `last.j`, there is that at these again.
 define internal void @move(ptr %to, i64 %to.i, i64 %to.j, i64 %to.c, ptr %from, i64 %from.i, i64 %from.j, i64 %from.c,
-                           i64 %rows, i64 %columns, i64 %numbers, i64 %last.i, i64 %last.j, i64 %adds) {
+                           i64 %rows, i64 %columns, i64 %numbers, i64 %last.i, i64 %last.j) {
   %bytes = mul i64 %columns, $BYTES
   %is.single = icmp eq i64 %numbers, 1
   %to.dense = icmp eq i64 %to.j, 1
@@ -15,9 +83,7 @@ define internal void @move(ptr %to, i64 %to.i, i64 %to.j, i64 %to.c, ptr %from, 
   %is.whole = icmp sle i64 %last.line, %last.j
   %dense = and i1 %to.dense, %from.dense
   %whole = and i1 %is.single, %is.whole
-  %in.lines = and i1 %dense, %whole
-  %is.copy = icmp eq i64 %adds, 0
-  %by.line = and i1 %in.lines, %is.copy
+  %by.line = and i1 %dense, %whole
   br label %row
 row:
   %i = phi i64 [0, %0], [%i.1, %row.next]
@@ -47,7 +113,7 @@ column.begin:
   %column.from = getelementptr $FLOAT, ptr %row.from, i64 %j.from
   br label %number
 number:
-  %c = phi i64 [0, %column.begin], [%c.1, %set]
+  %c = phi i64 [0, %column.begin], [%c.1, %number.begin]
   %more.numbers = icmp slt i64 %c, %numbers
   br i1 %more.numbers, label %number.begin, label %column.next
 number.begin:
@@ -55,14 +121,7 @@ number.begin:
   %c.from = mul i64 %c, %from.c
   %number.to = getelementptr $FLOAT, ptr %column.to, i64 %c.to
   %number.from = getelementptr $FLOAT, ptr %column.from, i64 %c.from
-  %new = load $FLOAT, ptr %number.from
-  br i1 %is.copy, label %set, label %add
-add:
-  %old = load $FLOAT, ptr %number.to
-  %total = fadd $FLOAT %old, %new
-  br label %set
-set:
-  %x = phi $FLOAT [%new, %number.begin], [%total, %add]
+  %x = load $FLOAT, ptr %number.from
   store $FLOAT %x, ptr %number.to
   %c.1 = add i64 %c, 1
   br label %number
@@ -148,7 +207,7 @@ whole:
   %in.offset = add i64 %in.i, %in.j
   %in.from = getelementptr $FLOAT, ptr %in.array, i64 %in.offset
   call void @move(ptr %in.to, i64 %inner.tile, i64 1, i64 %points, ptr %in.from, i64 %in.outer, i64 %in.inner, i64 1,
-                  i64 %outer.tile, i64 %inner.tile, i64 %in.columns, i64 %last.i, i64 %last.j, i64 0)
+                  i64 %outer.tile, i64 %inner.tile, i64 %in.columns, i64 %last.i, i64 %last.j)
   br label %input.done
 input.done:
   %in.1 = getelementptr i8, ptr %in, i64 $IN
@@ -157,7 +216,7 @@ work:
   call void %main(ptr %x, ptr %shared, ptr %y, ptr %t)
   br label %output
 output:
-  %out = phi ptr [%outputs, %work], [%out.1, %output.begin]
+  %out = phi ptr [%outputs, %work], [%out.1, %output.done]
   %no.more.outputs = icmp eq ptr %out, %outputs.end
   br i1 %no.more.outputs, label %outputs.done, label %output.begin
 output.begin:
@@ -169,6 +228,7 @@ output.begin:
   %out.from.outer = get i64 %out.from_outer
   %out.from.inner = get i64 %out.from_inner
   %out.from.column = get i64 %out.from_column
+  %out.column = get i64 %out.column
   %out.adds = get i64 %out.adds
   %out.segment = get i64 %out.segment
   %out.i = mul i64 %i, %out.outer
@@ -182,9 +242,29 @@ output.begin:
   %has.inner = icmp ne i64 %out.from.inner, 0
   %out.rows = select i1 %has.outer, i64 %rows, i64 1
   %out.row.columns = select i1 %has.inner, i64 %columns, i64 1
-  call void @move(ptr %out.to, i64 %out.outer, i64 %out.inner, i64 1, ptr %out.from, i64 %out.from.outer,
+  %is.sum = icmp ne i64 %out.adds, 0
+  br i1 %is.sum, label %output.add, label %output.move
+output.add: ; lines of inner rows, or else of the numbers themselves
+  br i1 %has.inner, label %add.lines, label %add.numbers
+add.lines:
+  call void @add(ptr %out.to, i64 %out.outer, i64 %out.column, ptr %out.from, i64 %out.from.outer, i64 %out.from.column,
+                 i64 %out.rows, i64 %out.row.columns, i64 %out.columns)
+  br label %output.done
+add.numbers:
+  br i1 %has.outer, label %add.outer, label %add.single
+add.outer: ; whose rows lie side by side
+  call void @add(ptr %out.to, i64 0, i64 %out.column, ptr %out.from, i64 0, i64 %out.from.column, i64 1, i64 %out.rows,
+                 i64 %out.columns)
+  br label %output.done
+add.single:
+  call void @accumulate(ptr %out.to, ptr %out.from, i64 %out.columns)
+  br label %output.done
+output.move:
+  call void @move(ptr %out.to, i64 %out.outer, i64 %out.inner, i64 %out.column, ptr %out.from, i64 %out.from.outer,
                   i64 %out.from.inner, i64 %out.from.column, i64 %out.rows, i64 %out.row.columns, i64 %out.columns,
-                  i64 %last.i, i64 %last.j, i64 %out.adds)
+                  i64 %last.i, i64 %last.j)
+  br label %output.done
+output.done:
   %out.1 = getelementptr i8, ptr %out, i64 $OUT
   br label %output
 outputs.done:
