@@ -8,6 +8,7 @@ chunk of the arrays of a call to where main reads it, and what main leaves to wh
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ class Kernel:
     def __init__(self, phase: Phase, plan: Plan, dtype: str):
         self.phase, self.plan = phase, plan
         if phase.axis is None:
-            trace = Trace(tape=phase.tape, inputs=plan.size - plan.base, live=[None] * plan.base)  # type: ignore[list-item]
+            trace = Trace(tape=phase.tape, inputs=plan.size - plan.base, live=[None] * plan.weights)  # type: ignore[list-item]
             self.code = Code(trace, dtype)
         else:
             trace = Trace(tape=phase.tape, inputs=phase.columns, live=[None] * plan.size)  # type: ignore[list-item]
@@ -172,7 +173,10 @@ class Kernel:
         if self.phase.columns > MANY_COLUMNS:
             self.chunk = row_by_row(loops, self.chunk)
         loops = widened(loops, self.chunk)
-        return apart(loops, "w", self.plan.base, self.plan.size - self.plan.base)
+        loops = apart(loops, "w", self.plan.base, self.plan.size - self.plan.base)
+        if APART in loops.arrays and "w" in loops.arrays:
+            loops.arrays["w"] = replace(loops.arrays["w"], size=self.plan.weights)
+        return loops
 
     @property
     def together(self) -> bool:

@@ -163,7 +163,7 @@ class OnFewRows(native.Native):
     def sizes(self) -> dict[str, int]:
         """The elements of the buffers in a block; the weights at the beginning of x if they have to be."""
         rest, outputs = self.plan.size - self.plan.base, len(self.trace.tape.outputs)
-        apart = {"x": self.plan.size} if self.together else {"x": rest, "w": self.plan.base}
+        apart = {"x": self.plan.size} if self.together else {"x": rest, "w": self.plan.weights}
         return {**apart, "y": outputs, "t": self.temporaries}
 
     def row_answers(self, begins: dict[str, int]) -> list[list[int]]:

@@ -59,9 +59,10 @@ class Phase:
 
 @dataclass
 class Plan:
-    """The phases in order; `shared` has `size` numbers, weights before `base` and the inputs from there on."""
+    """The phases in order; `shared` has `size` numbers, so many weights, and from `base` on inputs."""
 
     phases: list[Phase]
+    weights: int
     base: int
     size: int
 
@@ -84,6 +85,7 @@ class Cutter:
         self.level = self.levels()
         self.early = self.needed_on_rows()
         self.place: dict[int, int] = {}  # in `shared`
+        self.weights = weights
         self.base = -(-weights // ALIGNED) * ALIGNED
         self.size = self.base + batch.inputs
 
@@ -118,7 +120,7 @@ class Cutter:
                 phases.append(self.once(before))
             phases += self.on_rows(level)
         phases.append(self.part(self.outputs))
-        return Plan(phases, self.base, self.size)
+        return Plan(phases, self.weights, self.base, self.size)
 
     def reserve(self, many: int) -> int:
         """A place in `shared` for so many numbers."""
