@@ -437,6 +437,11 @@ class Batch:
         parts = [(func.place(path, names), x, axis) for path, x, axis in func.mapped(tuple(args), axes)]
         arrays = [self.plain_array(x) for _, x, _ in parts]
         if len(self.running) >= self.deepest or not parts or any(array is None for array in arrays):
+            if any(isinstance(x, Rows) for _, x, _ in parts):
+                for (name, x, axis), array in zip(parts, arrays):
+                    if array is None:
+                        func.length(x, axis, name)  # which says so if it has none
+                self.tape.refuse(WHOLE)  # rows that can't be written out here are to be written out where they began
             return NotImplemented
         self.begin()
         shared = self.shared_axis(parts, arrays)

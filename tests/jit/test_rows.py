@@ -447,3 +447,35 @@ def test_gradients_by_several_arrays_of_inner_rows_come_of_one_pass(argnums):
         given = rng.normal(size=(outer, 4)), rng.normal(size=(inner, 4)), rng.normal(size=inner)
         for expected, found in zip(slope(*given), compiled(*given)):
             np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-13)
+
+
+def three_deep(Q, K, V):
+    """What a vmap within a vmap's row within another returned is run on together with an array."""
+
+    def of_query(q):
+        def of_key(k):
+            weights = vmap(lambda j, v: ops.tanh(q[0] * j[1] + v * k[0]))(K, V)
+            mean = ops.mean(weights)
+            return ops.sum(vmap(lambda w, v: (w - mean) * v)(weights, V)) * k[1]
+
+        outer = vmap(of_key)(K)
+        return ops.sum(vmap(lambda a, v: a * v + q[1])(outer, V))
+
+    return ops.mean(vmap(of_query)(Q))
+
+
+@pytest.mark.parametrize(
+    "function", [three_deep, grad(three_deep), grad(three_deep, argnums=1)], ids=["f", "by Q", "by K"]
+)
+def test_rows_three_deep_that_are_run_on_again_are_written_out(function):
+    rng = np.random.default_rng(2)
+    given = rng.normal(size=(3, 2)), rng.normal(size=(4, 2)), rng.normal(size=4)
+    np.testing.assert_allclose(jit(function, dtype="f64")(*given), function(*given), rtol=1e-11)
+
+
+def test_what_has_no_rows_is_named_beside_what_a_vmap_returned():
+    def twice(x, other):
+        return ops.sum(vmap(lambda a, b: a * b)(vmap(ops.sin)(x), other))
+
+    with pytest.raises(TypeError, match="b has no rows: expected a list or an array, got NoneType"):
+        jit(lambda X, other: ops.sum(vmap(lambda x: twice(X, None) * x)(X)))([1.0, 2.0], None)
