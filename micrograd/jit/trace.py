@@ -135,9 +135,11 @@ def trace_function(
             return one_run(batch, function, keys, inputs, dtype, number, fast, arrays)
         except Exception as error:
             less = batch.less() if isinstance(error, TraceError) else None
-            if less is None:
-                raise first or error from None
+            if less is None and first is None:
+                raise
             first = first or error
+            if less is None:
+                raise first from first.__cause__
         batch = Batch(Tape(), *less)
 
 
