@@ -428,13 +428,14 @@ class TiledProgram:
             for source in self.sources
             if source.array is not None  # what is closed over stays what it is now
         }
+        last = self.kernels[-1]
         self.kernels = [kernel for kernel in self.kernels if kernel.of.axes or kernel.of.tape.outputs]
         self.outputs = len(trace.tape.outputs) - len(trace.set)  # those that are not set
         self.place = passes[-1].kept[0].place  # of the outputs in what is shared
         first = len(trace.live)
         self.counts = [(first + trace.tape.first[x.index], axis) for axis, x in self.batch.counts.items()]
         self.dims = [(x, d, axis, x.names.get(d, "one")) for x, d, axis in self.extents()]
-        self.native = native.Native(self.kernels[-1].code.code, trace, dtype)
+        self.native = native.Native(last.code.code, trace, dtype)
         self.free: list[Space] = []
 
     def extents(self) -> list[tuple[Origin, int, Axis]]:

@@ -479,3 +479,14 @@ def test_what_has_no_rows_is_named_beside_what_a_vmap_returned():
 
     with pytest.raises(TypeError, match="b has no rows: expected a list or an array, got NoneType"):
         jit(lambda X, other: ops.sum(vmap(lambda x: twice(X, None) * x)(X)))([1.0, 2.0], None)
+
+
+@pytest.mark.parametrize("of", [list, np.array])
+def test_rows_within_rows_may_come_to_nothing(of):
+    def nothing(X, y):
+        vmap(lambda row: (vmap(lambda e: e + e)(y), row)[1])(X)
+
+    f = jit(nothing, dtype="f64")
+    for many in (3, 5):
+        assert f(of([[1.0, 2.0]] * many), of([1.0, 2.0])) is None
+    assert isinstance(f.explain(), str)
