@@ -264,7 +264,18 @@ def whole(i, length):
 
 
 def take(rows, i):
-    return rows[whole(i, len(rows))]
+    return without_sign(rows[whole(i, len(rows))])
+
+
+def without_sign(x):
+    """What compiled code makes of a number by adding zeros: of -0.0 it may make 0.0."""
+    if isinstance(x, (list, tuple)):
+        return type(x)(map(without_sign, x))
+    if getattr(x, "ndim", 0):
+        copy = x.copy()
+        copy[:] = [without_sign(part) for part in x]
+        return copy
+    return Bounded(x.number, x.error, signed=False, truth=x.truth) if isinstance(x, Bounded) else x
 
 
 def put(rows, i, x):
