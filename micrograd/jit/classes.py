@@ -77,6 +77,7 @@ class TimeLoop:
     first: int
     stop: int
     initial: dict[int, Integers]
+    number: int  # among all recurrences that were found
 
 
 def classify(
@@ -259,6 +260,7 @@ def by_reader(graph: Graph, classes: Classes) -> Classes:
                 int(first[loop.first]),
                 int(first[loop.stop - 1]) + 1,
                 {int(first[c]): rows for c, rows in loop.initial.items()},
+                loop.number,
             )
             for loop in classes.loops
         ]

@@ -65,6 +65,7 @@ class Recurrence:
     body: Integers
     uncut: Integers
     initial: Integers
+    number: int  # among all that were found
 
     def cut_by_distance(self) -> bool:
         """Whether cutting has gone on, as from a border inwards, until little was left of the classes."""
@@ -75,9 +76,10 @@ class Recurrence:
         return [np.flatnonzero(self.body == c) for c in range(int(self.body.max()) + 1)]
 
 
-def with_time_loops(graph: Graph, classes: Classes) -> tuple[Graph, Classes]:
-    """The graph with rows for what its recurrences begin with, and classes in which their steps are alike."""
-    timed, found = recurrences(graph, classes)
+def with_time_loops(graph: Graph, classes: Classes, avoided: frozenset[int] = frozenset()) -> tuple[Graph, Classes]:
+    """The graph with rows for what its recurrences begin with, and classes in which their steps are alike; but for
+    those of the `avoided` numbers."""
+    timed, found = recurrences(graph, classes, avoided)
     fewer = [replace(x, body=x.uncut if x.cut_by_distance() else x.body) for x in found]
     for bodies in (fewer, [replace(x, body=x.uncut) for x in found]):
         merged = merge(timed, bodies) if found else None
@@ -140,7 +142,8 @@ def in_order(graph: Graph, classes: Classes, found: list[Recurrence]) -> Classes
             lags = int((lines >= 0).any(1).sum())
             if lags:
                 initial[int(new[c + k])] = lines[:lags]
-        loops.append(TimeLoop(len(recurrence.rows), int(new[c]), int(new[c]) + size, initial))
+        first = int(new[c])
+        loops.append(TimeLoop(len(recurrence.rows), first, first + size, initial, recurrence.number))
         c += size
     old = np.argsort(new)
     start = np.concatenate([[0], np.cumsum([len(members[c]) for c in old])])
@@ -178,7 +181,9 @@ def after_operands(unit: list[int], operands: list[set[int]], leaves: int) -> In
     return new
 
 
-def recurrences(graph: Graph, classes: Classes) -> tuple[Graph, list[Recurrence]]:
+def recurrences(
+    graph: Graph, classes: Classes, avoided: frozenset[int] = frozenset()
+) -> tuple[Graph, list[Recurrence]]:
     """All that are found, in the order in which they run, and the graph with rows for what they begin with."""
     search = Search(graph, classes)
     found = []
@@ -194,13 +199,14 @@ def recurrences(graph: Graph, classes: Classes) -> tuple[Graph, list[Recurrence]
     if found:
         graph = replace(graph, operand=graph.operand.copy())
     recurrences = []
-    for steps in found:
-        graph, recurrence = begun(graph, steps)
-        recurrences.append(recurrence)
+    for number, steps in enumerate(found):
+        if number not in avoided:
+            graph, recurrence = begun(graph, steps, number)
+            recurrences.append(recurrence)
     return graph, recurrences
 
 
-def begun(graph: Graph, steps: Steps) -> tuple[Graph, Recurrence]:
+def begun(graph: Graph, steps: Steps, ordinal: int) -> tuple[Graph, Recurrence]:
     """The recurrence with rows of its own for what it begins with: copies, which it reads in place of the originals.
 
     So does whoever else reads an original, if the recurrence doesn't wait for that: then all steps are alike to it.
@@ -218,9 +224,8 @@ def begun(graph: Graph, steps: Steps) -> tuple[Graph, Recurrence]:
         copies = np.stack(initial)[steps.lag[edges] - t - 1, steps.column[edges]]
         graph.operand[graph.start[steps.rows[t][steps.owner[edges]]] + steps.slot[edges]] = copies
     retarget(graph, steps.rows, originals, size)
-    return graph, Recurrence(
-        steps.rows, steps.classes(), np.unique(steps.body, return_inverse=True)[1].ravel(), np.stack(initial)
-    )
+    uncut = np.unique(steps.body, return_inverse=True)[1].ravel()
+    return graph, Recurrence(steps.rows, steps.classes(), uncut, np.stack(initial), ordinal)
 
 
 def retarget(graph: Graph, rows: Integers, originals: Integers, size: int) -> None:

@@ -81,6 +81,7 @@ FREE_NESTS = 64  # but so many in any case
 MANY_CLASSES = 20  # rows for each class: of programs with fewer, borders may be why they are so few
 FEWER = 1.2  # times as few classes are worth it
 MOST_VARIOUS = 0.3  # of the rows may look like no other: of fewer classes than that there would be no end in sight
+MOST_AVOIDED = 3  # recurrences that turn out to be no time loops, until none is tried any more
 SHORT = 5  # a dimension of fewer points is not one to lay out along
 FEW_PIECES = 4  # by breaks in the terms of its sums
 FEW_KINDS = 3  # of ways from term to term
@@ -94,22 +95,30 @@ class StraightError(Exception):
     """Most of a program is in no loop."""
 
 
+class LoopError(Exception):
+    """The steps of the recurrence of this number can't be told in one way."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
 class Roller:
     """The program so far: the nests of each class that has any, and how many scalar statements there are.
 
     `worthwhile` raises a StraightError where it shows that most of it will be such statements.
     """
 
-    def __init__(self, tape: Tape, time_loops: bool = True, worthwhile: bool = False):
+    def __init__(self, tape: Tape, avoided: frozenset[int] | None = frozenset(), worthwhile: bool = False):
         self.worthwhile = worthwhile
         rows = decode(tape)
         graph = flatten(rows)
         classes = classify(graph)
         many = len(classes.op)
-        graph, classes = in_steps(graph, classes, time_loops)
+        graph, classes = in_steps(graph, classes, avoided)
         left = len(classes.op)
         if left * MANY_CLASSES > len(classes.members) and left > MANY_CLASSES:
-            graph, classes = without_borders(rows, many, time_loops) or (graph, classes)
+            graph, classes = without_borders(rows, many, avoided) or (graph, classes)
         if worthwhile and not classes.loops and nothing_repeats(graph, classes):
             raise StraightError
         by_class(graph, classes.of)
@@ -139,7 +148,10 @@ class Roller:
         self.leave([c for c in roots if c not in promising])
         for c in sorted([*promising, *loops]):
             if c in loops:
-                self.time_loop(loops[c])
+                try:
+                    self.time_loop(loops[c])
+                except IrregularError:
+                    raise LoopError(loops[c].number) from None
                 continue
             try:
                 self.nests[c] = self.class_nests(c)
@@ -687,20 +699,20 @@ def places_of(statement: Statement, order: Integers, with_terms: bool) -> Intege
     return np.concatenate(columns, 1)
 
 
-def in_steps(graph: Graph, classes: Classes, time_loops: bool) -> tuple[Graph, Classes]:
-    """The graph with lone terms as sums and, if there are to be `time_loops`, with recurrences; and its classes."""
+def in_steps(graph: Graph, classes: Classes, avoided: frozenset[int] | None) -> tuple[Graph, Classes]:
+    """The graph with lone terms as sums, and with recurrences but for the `avoided` ones, all if None; its classes."""
     graph, classes = with_lone_terms(graph, classes)
-    return with_time_loops(graph, classes) if time_loops else (graph, classes)
+    return (graph, classes) if avoided is None else with_time_loops(graph, classes, avoided)
 
 
-def without_borders(rows: Rows, many: int, time_loops: bool) -> tuple[Graph, Classes] | None:
+def without_borders(rows: Rows, many: int, avoided: frozenset[int] | None) -> tuple[Graph, Classes] | None:
     """The same without what borders make of the classes, of which there are so many; None if they do not."""
     if variety(rows) > MOST_VARIOUS:
         return None
     graph = flatten(rows, as_its_like=True)
     graph.borders = border_terms(graph)
     try:
-        return in_steps(graph, classify(graph, most=many / FEWER), time_loops) if graph.borders.any() else None
+        return in_steps(graph, classify(graph, most=many / FEWER), avoided) if graph.borders.any() else None
     except (CycleError, ManyError):
         return None
 
@@ -733,7 +745,10 @@ def roll(tape: Tape, worthwhile: bool = False) -> Program:
 
     `worthwhile` raises a StraightError as soon as it shows that most of it will be in no loop.
     """
-    try:
-        return Roller(tape, worthwhile=worthwhile).run()
-    except IrregularError:
-        return Roller(tape, time_loops=False, worthwhile=worthwhile).run()
+    avoided: frozenset[int] = frozenset()
+    while len(avoided) < MOST_AVOIDED:
+        try:
+            return Roller(tape, avoided, worthwhile).run()
+        except LoopError as error:
+            avoided |= {error.number}
+    return Roller(tape, None, worthwhile).run()

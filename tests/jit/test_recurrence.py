@@ -11,7 +11,7 @@ from micrograd.jit.classes import classify
 from micrograd.jit.graph import decode, flatten
 from micrograd.jit.nests import Loop, check, interpret
 from micrograd.jit.recurrence import periodic, recurrences
-from micrograd.jit.roll import roll
+from micrograd.jit.roll import IrregularError, Roller, roll
 
 
 def found(tape):
@@ -271,3 +271,27 @@ def test_no_row_is_in_a_step_of_two_recurrences(blurred):
     jit(setter(mine, n), dtype="f64")(x)
     setter(theirs, n)(x)
     assert np.allclose([(v.data, v.grad) for v in mine], [(v.data, v.grad) for v in theirs], rtol=1e-12)
+
+
+def test_a_recurrence_that_is_no_time_loop_leaves_the_others_be(monkeypatch):
+    n, steps = 12, 9
+    p = programs.Program()
+    u = first = p.x(n)
+    for _ in range(steps):
+        u = [u[i] - 0.05 * u[i] * (u[i] - u[i - 1]) + 0.1 * (u[i - 1] - 2 * u[i] + u[(i + 1) % n]) for i in range(n)]
+    loss = sum(v * v for v in u)
+    p.differentiate(loss)
+    tape = p.give(loss, [v.grad for v in first])
+    time_loop = Roller.time_loop
+
+    def refused(roller, loop):
+        if loop.number == 1:
+            raise IrregularError
+        time_loop(roller, loop)
+
+    monkeypatch.setattr(Roller, "time_loop", refused)
+    program = roll(tape)
+    check(program)
+    assert [loop.extent for loop in program.items if isinstance(loop, Loop)] == [steps]
+    x = np.random.default_rng(0).normal(size=n).tolist()
+    np.testing.assert_allclose(interpret(program, x, []), programs.outputs_of(tape, x, []), rtol=1e-9)
