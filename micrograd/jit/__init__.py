@@ -13,10 +13,10 @@ The whole story: `trace` runs the target once on symbols, which leaves a `tape`;
 unrolled, as `nests`; `schedule` decides how they run in vectors; `vector` writes that down in MLIR, as `emit` does for
 a tape without loops, or in LLVM IR outright where that is long; `lower` takes it to machine code; `native` calls it
 from Python, and `homes` are where the numbers of Values live meanwhile; `compilations` finds the program for a call. If
-a `vmap` runs within, `rows` traces one row, `phases` and `widen` make it a program for chunks of them, which `batched`
-calls; rows within rows are seen to by `passes` and `tiled`. Each stage can be looked at: `fast.ir("tape")`, "loops",
-"mlir", "llvm-dialect", "llvm", "asm"; and `fast.explain()` sums it up. numpy and MLIR are imported when the first thing
-is compiled.
+a `vmap` runs within, `rows` traces one row, `phases` and `widen` make it a program for chunks of them, which `few_rows`
+or `batched` call; rows within rows are seen to by `passes` and `tiled`. Each stage can be looked at: `fast.ir("tape")`,
+"loops", "mlir", "llvm-dialect", "llvm", "asm"; and `fast.explain()` sums it up. numpy and MLIR are imported when the
+first thing is compiled.
 """
 
 from __future__ import annotations

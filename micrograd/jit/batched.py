@@ -38,7 +38,6 @@ from micrograd.jit.rows import Axis, RowOutput, Source
 from micrograd.jit.trace import Trace
 
 STREAMED = 1 << 22  # bytes: results that are larger will not be read from a cache
-IN_CACHE = 1 << 15  # numbers that are looked at together, lest what is found out about all of them take fresh memory
 FAR = 256  # bytes: what several threads write lies so far apart, for memory is fetched by more than a line
 CHUNKS, SEGMENTS = 16, 64  # of a segment at least, and of a call at most
 
@@ -196,7 +195,78 @@ class Results(list):  # type: ignore[type-arg]
     rows: list[Any]
 
 
-class BatchedProgram:
+class ProgramOnRows:
+    """What programs have in common whose trace had rows: `kernels`, one after the other, and a `native` program that
+    knows the homes. Where there is but one kernel, its text says what it is for only if `always_titled`."""
+
+    always_titled = False
+
+    trace: Trace
+    dtype: str
+    seconds: dict[str, float]
+    kernels: Sequence[Any]
+    native: native.Native
+
+    def read(self, numbers: Any) -> bool:
+        """The live numbers into the first of an array; whether they have homes."""
+        trace, at, table = self.trace, native.machine(), self.native.table
+        if not trace.live and not trace.set:
+            self.native.settle()
+            return True
+        if at is not None and table is not None:
+            if at.read_weights(ctypes.addressof(table), address(numbers)):
+                return True
+            if self.native.settle() and at.read_weights(ctypes.addressof(table), address(numbers)):
+                return True
+        numbers[: len(trace.live)] = [native.live_number(v, name) for v, name in trace.live]
+        return False
+
+    def write(self, y: Any, has_homes: bool) -> None:
+        """The numbers that are set, the last of y, into their homes, or else one by one."""
+        at, table, many = native.machine(), self.native.table, len(self.trace.set)
+        if not many:
+            return
+        if has_homes and at is not None and table is not None and at.write_results(ctypes.addressof(table), address(y)):
+            self.native.settle_again()
+            return
+        for (v, name), number in zip(self.trace.set, y[-many:].tolist()):
+            setattr(v, name, number)
+
+    def answered(self, y: Any) -> Results:
+        """The numbers of y that are not set; IndexError if one that must be an index is none."""
+        trace = self.trace
+        numbers = Results(y[: len(y) - len(trace.set)].tolist())
+        for (length, line), number in zip(trace.checks, numbers[len(numbers) - len(trace.checks) :]):
+            native.check_index(number, length, line)
+        return numbers
+
+    def ir(self, stage: str) -> str:
+        """All kernels at one of STAGES."""
+        if stage not in STAGES:
+            raise ValueError(f"stage must be one of {', '.join(STAGES)}, not {stage!r}")
+        comment = {"mlir": "//", "llvm-dialect": "//"}.get(stage, ";" if stage == "llvm" else "#")
+        parts = []
+        for kernel in self.kernels:
+            if self.always_titled or len(self.kernels) > 1:
+                parts.append(f"{comment} {kernel.title()}")
+            parts.append(kernel.code.ir(stage))
+        return "\n".join(parts)
+
+    def explain(self) -> str:
+        """What was found and made of it, in plain words, kernel by kernel."""
+        from micrograd.jit.explain import explanation
+
+        lines = [
+            f"{len(self.trace.tape)} operations and leaves traced in {self.seconds['trace']:.3f} s, rows once only."
+        ]
+        for kernel in self.kernels:
+            code = kernel.code
+            told = explanation(code.trace, self.dtype, code.loops, code.schedule, code.seconds).split("\n")[2:]
+            lines += [f"{kernel.title()}:", *(f"  {line}" for line in told)]
+        return "\n".join(lines)
+
+
+class BatchedProgram(ProgramOnRows):
     """A trace in which vmaps ran: one compilation for any number of rows."""
 
     def __init__(self, trace: Trace, dtype: str, seconds: float):
@@ -208,7 +278,6 @@ class BatchedProgram:
         self.kernels = [Kernel(phase, self.plan, dtype) for phase in self.plan.phases]
         self.free: list[Buffers] = []
         self.lengths = {output: length for output, length, _ in self.batch.checks}
-        self.outputs = len(trace.tape.outputs) - len(trace.set)  # those that are not set
         self.sources = list(self.batch.sources.values())
         self.arrays = {
             source: np.array(np.moveaxis(source.array, source.in_axis, 0), dtype=self.kind, order="C")
@@ -229,16 +298,14 @@ class BatchedProgram:
         shared[first : first + len(numbers)] = numbers
         for axis, place in self.counts.items():
             shared[first + place] = counts[axis]
-        has_homes = self.read(buffers.shared)
+        has_homes = self.read(shared)
         results: dict[RowOutput, Any] = {}
         for phase in buffers.phases:
             phase.run(arrays, counts, results)
-        y = Results(buffers.shared.y[: self.outputs].tolist())
-        for (length, line), number in zip(self.trace.checks, y[self.outputs - len(self.trace.checks) :]):
-            native.check_index(number, length, line)
+        y = self.answered(buffers.shared.y)
         for output, length, line in self.batch.checks:
             native.check_index(float(results[output]), length, line)
-        self.write(buffers.shared, has_homes)
+        self.write(buffers.shared.y, has_homes)
         y.rows = [None if x in self.lengths else shaped(results[x], x) for x in self.batch.outputs]
         self.free.append(buffers)
         return self.trace.answer(y)
@@ -263,74 +330,6 @@ class BatchedProgram:
                 raise ValueError("there are no rows to run a vmap on")
         return arrays, counts
 
-    def read(self, shared: Shared) -> bool:
-        """The live numbers into the first of what the phases share; whether they have homes."""
-        trace, at, table = self.trace, native.machine(), self.native.table
-        if not trace.live and not trace.set:
-            self.native.settle()
-            return True
-        if at is not None and table is not None:
-            if at.read_weights(ctypes.addressof(table), shared.weights):
-                return True
-            if self.native.settle() and at.read_weights(ctypes.addressof(table), shared.weights):
-                return True
-        shared.numbers[: len(trace.live)] = [native.live_number(v, name) for v, name in trace.live]
-        return False
-
-    def write(self, shared: Shared, has_homes: bool) -> None:
-        """The numbers that are set into their homes, or else one by one."""
-        at, table = native.machine(), self.native.table
-        if not self.trace.set:
-            return
-        results = address(shared.y)
-        if has_homes and at is not None and table is not None and at.write_results(ctypes.addressof(table), results):
-            self.native.settle_again()
-            return
-        for (v, name), number in zip(self.trace.set, shared.y[self.outputs :].tolist()):
-            setattr(v, name, number)
-
-    def ir(self, stage: str) -> str:
-        """All phases at one of STAGES."""
-        if stage not in STAGES:
-            raise ValueError(f"stage must be one of {', '.join(STAGES)}, not {stage!r}")
-        comment = {"mlir": "//", "llvm-dialect": "//"}.get(stage, ";" if stage == "llvm" else "#")
-        parts = []
-        for kernel in self.kernels:
-            if len(self.kernels) > 1:
-                parts.append(f"{comment} {title(kernel)}")
-            parts.append(kernel.code.ir(stage))
-        return "\n".join(parts)
-
-    def explain(self) -> str:
-        """What was found and made of it, in plain words, phase by phase."""
-        from micrograd.jit.explain import explanation
-
-        lines = [
-            f"{len(self.trace.tape)} operations and leaves traced in {self.seconds['trace']:.3f} s, rows once only."
-        ]
-        for kernel in self.kernels:
-            code = kernel.code
-            lines += [
-                f"{title(kernel)}:",
-                *(
-                    "  " + line
-                    for line in explanation(code.trace, self.dtype, code.loops, code.schedule, code.seconds).split(
-                        "\n"
-                    )[2:]
-                ),
-            ]
-        return "\n".join(lines)
-
-
-def title(kernel: Kernel) -> str:
-    phase = kernel.phase
-    if phase.axis is None:
-        return f"once: {len(phase.tape.outputs)} numbers"
-    return (
-        f"for every {kernel.chunk.rows} rows: {phase.columns} numbers of each come in, "
-        f"{phase.wide_outputs} go out, {phase.sums} sums over them"
-    )
-
 
 def contiguous(array: Any, in_axis: int, kind: Any) -> Any:
     """The array with its rows first, one after the other in memory."""
@@ -345,13 +344,3 @@ def shaped(result: Any, output: RowOutput) -> Any:
     if output.truth:
         array = array != 0
     return array.tolist() if output.as_list else array
-
-
-def check_indices(numbers: Any, length: int, line: str) -> None:
-    """IndexError unless all are indices of so many things."""
-    flat = numbers.reshape(-1)
-    for start in range(0, len(flat), IN_CACHE):
-        part = flat[start : start + IN_CACHE]
-        fit = (part == np.floor(part)) & (part >= -length) & (part < length)
-        if not fit.all():
-            native.check_index(float(part[~fit][0]), length, line)

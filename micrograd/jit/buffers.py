@@ -22,10 +22,15 @@ def aligned(kind: Any, size: int, front: int = 0) -> Any:
     return (kind * size).from_buffer(memory, front + -ctypes.addressof(memory) % ALIGNMENT)
 
 
+def room(size: int, unit: int) -> int:
+    """The bytes that a buffer of so many elements, of `unit` bytes, takes in a block."""
+    return (size * unit // ALIGNMENT + 2) * ALIGNMENT
+
+
 def offsets(sizes: dict[str, int], unit: int) -> tuple[dict[str, int], int]:
     """Where in a block the buffers of so many elements, of `unit` bytes, begin; and the size of the block in bytes."""
     begins, end = {}, 0
     for name, size in sizes.items():
         begins[name] = end
-        end += (size * unit // ALIGNMENT + 2) * ALIGNMENT
+        end += room(size, unit)
     return begins, end

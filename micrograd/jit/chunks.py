@@ -184,6 +184,15 @@ class Kernel:
         schedule = self.code.schedule
         return self.phase.axis is not None and (schedule is None or APART not in schedule.arrays)
 
+    def title(self) -> str:
+        phase = self.phase
+        if phase.axis is None:
+            return f"once: {len(phase.tape.outputs)} numbers"
+        return (
+            f"for every {self.chunk.rows} rows: {phase.columns} numbers of each come in, "
+            f"{phase.wide_outputs} go out, {phase.sums} sums over them"
+        )
+
     def sizes(self) -> dict[str, int]:
         """The elements of what a phase works in: x, y and t of one on rows, else t alone."""
         if self.phase.axis is None:

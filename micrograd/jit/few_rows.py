@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from micrograd.jit import native
-from micrograd.jit.buffers import ALIGNMENT, offsets
+from micrograd.jit.buffers import ALIGNMENT, offsets, room
 from micrograd.jit.chunks import Count, Kernel, Pass, Phases, Pointer, Word, address, driver, end
 from micrograd.jit.homes import AnyHome
 from micrograd.jit.phases import Plan
@@ -23,7 +23,7 @@ from micrograd.jit.trace import Trace
 from micrograd.jit.unseen import ListArgument, Unseen
 
 LISTS_WITHIN = 2  # lists, one within the other, that the entry takes
-ROOM = 1 << 20  # bytes for what all rows return, at most
+ROOM = 1 << 20  # bytes for what all rows return, and for a copy of an array of a call, at most
 
 
 class OnFewRows(native.Native):
@@ -51,13 +51,13 @@ class OnFewRows(native.Native):
             self.lengths.put(source.axis.root(), len(array))
         self.lengths_of = {output: length for output, length, _ in self.batch.checks}  # what must be indices of so many
         self.found: dict[int, list[int]] = {}  # of what every row returns, its code, as if t were y
-        self.phases, room = self.course(counts)
+        self.phases, size = self.course(counts)
         sources = [self.source_of(argument) for argument in trace.arguments]
-        copies, room = self.places_of_copies(sources, room)
+        copies, size = self.places_of_copies(sources, size)
         self.serves = self.can_serve(trace, arrays)  # whether there are calls that the entry can make
         last = kernels[-1].code
         overwrites = last.overwrites(len(trace.set))
-        super().__init__(last.code, trace, dtype, temporaries=room // self.unit, overwrites=overwrites)
+        super().__init__(last.code, trace, dtype, temporaries=size // self.unit, overwrites=overwrites)
         setattr(self.table, "arrays", (self.phases, self.slots, self.lengths, arrays))  # a call needs them
         self.rows_codes = self.codes_of(trace.arguments, sources, copies, {source.axis.root() for source in arrays})
 
@@ -87,18 +87,18 @@ class OnFewRows(native.Native):
         return own[0] if argument.elements is None and [source.in_axis for source in own] == [0] else None
 
     def places_of_copies(
-        self, sources: Sequence[Source | None], room: int
+        self, sources: Sequence[Source | None], size: int
     ) -> tuple[dict[Source, tuple[int, int]], int]:
         """For each array of a call, in case it is of another type or not dense: bytes into t where a copy of it may
         stand, and of how many rows; and the bytes of t then."""
         copies = {}
         for source in sources:
             if source is not None:
-                row = max(source.columns, 1) * self.unit
-                rows = min(self.most[source.axis.root()], ROOM // row)
-                copies[source] = room, rows
-                room += (rows * row // ALIGNMENT + 2) * ALIGNMENT
-        return copies, room
+                columns = max(source.columns, 1)
+                rows = min(self.most[source.axis.root()], ROOM // (columns * self.unit))
+                copies[source] = size, rows
+                size += room(rows * columns, self.unit)
+        return copies, size
 
     def codes_of(
         self,
@@ -131,34 +131,34 @@ class OnFewRows(native.Native):
     def course(self, counts: dict[Axis, int]) -> tuple[Phases, int]:
         """All phases, and the bytes of t: first what each of them works in, then what rows return."""
         passes = [kernel.new_pass(self.slots.addresses) for kernel in self.kernels]
-        room = 0
+        size = 0
         for kernel, one in zip(self.kernels, passes):
-            begins, size = offsets(kernel.sizes(), self.unit)
-            room = max(room, size)
+            begins, own = offsets(kernel.sizes(), self.unit)
+            size = max(size, own)
             if kernel.phase.axis is not None:
                 one.rows = self.lengths.address(kernel.phase.axis.root())
                 one.x, one.y, one.t = begins.values()
         for kernel, one in zip(self.kernels, passes):
             if kernel.phase.axis is None:
                 continue
-            one.found = room
-            room += ALIGNMENT
+            one.found = size
+            size += ALIGNMENT
             most = self.most[kernel.phase.axis.root()]
             for column, output in zip(one.kept[1], kernel.phase.row_outputs):
-                code = [room, one.found, column.columns, len(output.shape), *output.shape]
+                code = [size, one.found, column.columns, len(output.shape), *output.shape]
                 self.found[self.batch.outputs.index(output)] = code
                 column.length = self.lengths_of.get(output, 0)
                 if column.length:
                     continue
-                column.array = room
-                room += (most * column.columns * self.unit // ALIGNMENT + 2) * ALIGNMENT
+                column.array = size
+                size += room(most * column.columns, self.unit)
         parts = (
             (Pass * len(passes))(*passes),
             (Count * len(counts))(*(Count(self.lengths.address(axis), place) for axis, place in counts.items())),
         )
         phases = Phases(*(x for part in parts for x in (ctypes.addressof(part), end(part))))
         setattr(phases, "kept", (parts, passes))
-        return phases, room
+        return phases, size
 
     def sizes(self) -> dict[str, int]:
         """The elements of the buffers in a block; the weights at the beginning of x if they have to be."""

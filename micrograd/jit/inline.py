@@ -14,7 +14,20 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from micrograd.jit.nests import Access, AffineMap, Apply, Array, Expression, Integers, Nest, Sum, changed, points
+from micrograd.jit.nests import (
+    Access,
+    AffineMap,
+    Apply,
+    Array,
+    Expression,
+    Integers,
+    Nest,
+    Sum,
+    changed,
+    composed,
+    points,
+    steps_to,
+)
 from micrograd.jit.sequential import Item, accesses, names_read, names_written, sums
 
 CHEAP = ("add", "sub", "mul", "neg")
@@ -116,28 +129,13 @@ def substituted(item: Item | None, maker: Nest, arrays: Mapping[str, Array]) -> 
 
 def body_at(maker: Nest, access: Access, at: Callable[[], list[Integers]]) -> Expression | None:
     """The body of the maker for the element that an access reads; None where its map does not tell which that is."""
-    strides, extents = maker.destination.map.strides, maker.domain.extents
+    own, extents = maker.destination.map, maker.domain.extents
     if access.gather is not None:
         return None
-    order = sorted(range(len(strides)), key=lambda d: -strides[d])
-
-    def coordinates(n: int) -> list[int]:
-        """How a step of n in memory moves in the maker's box."""
-        steps = [0] * len(strides)
-        for d in order:
-            steps[d] = (n + (strides[d] - 1) // 2) // strides[d]
-            n -= steps[d] * strides[d]
-        return steps
-
-    moves = [coordinates(stride) for stride in access.map.strides]
-    start = coordinates(access.map.offset - maker.destination.map.offset)
-    there = [AffineMap(start[d], tuple(move[d] for move in moves)) for d in range(len(strides))]
+    moves = [steps_to(own.strides, stride)[0] for stride in access.map.strides]
+    start, _ = steps_to(own.strides, access.map.offset - own.offset)
+    there = [AffineMap(start[d], tuple(move[d] for move in moves)) for d in range(len(own.strides))]
     place = at() or [np.zeros(1, np.int64)]
     if not all(((k := m.at(place)) >= 0).all() and (k < n).all() for m, n in zip(there, extents)):
         return None
-
-    def moved(m: AffineMap) -> AffineMap:
-        own = tuple(sum(s * move[d] for d, s in enumerate(m.strides)) for move in moves)
-        return AffineMap(m.offset + sum(s * k for s, k in zip(m.strides, start)), own)
-
-    return changed(maker.body, moved)
+    return changed(maker.body, lambda m: composed(m, start, moves))

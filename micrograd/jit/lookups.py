@@ -46,7 +46,9 @@ from micrograd.jit.nests import (
     Program,
     Sum,
     changed,
+    composed,
     linear,
+    steps_to,
 )
 from micrograd.jit.sequential import accesses, names_read, names_written
 
@@ -357,32 +359,17 @@ def row_map(d: int, nest: Nest) -> AffineMap:
 def element(maker: Nest, around: tuple[int, ...], access: Access, extents: Sequence[int]) -> Expression | None:
     """What a nest, in loops of the extents `around`, calculates for an element that is read within coordinates of other
     extents; None if the element's address does not tell at which of its points that is."""
-    strides = maker.destination.map.strides
-    order = sorted(range(len(strides)), key=lambda d: -strides[d])
-
-    def coordinates(n: int) -> list[int]:
-        """How a step of n in memory moves the point."""
-        steps = [0] * len(strides)
-        for d in order:
-            steps[d] = (n + (strides[d] - 1) // 2) // strides[d]
-            n -= steps[d] * strides[d]
-        return steps if not n else []
-
-    moves = [coordinates(stride) for stride in access.map.strides]
-    start = coordinates(access.map.offset - maker.destination.map.offset)
-    if access.gather is not None or not all([start, *moves]):
+    own, read = maker.destination.map, access.map
+    ways = [steps_to(own.strides, n) for n in (read.offset - own.offset, *read.strides)]
+    if access.gather is not None or not own.strides or any(rest for _, rest in ways):
         return None
+    start, *moves = (steps for steps, _ in ways)
     for d, n in enumerate((*around, *maker.domain.extents)):
         low = start[d] + sum(min(0, move[d] * (m - 1)) for move, m in zip(moves, extents))
         high = start[d] + sum(max(0, move[d] * (m - 1)) for move, m in zip(moves, extents))
         if low < 0 or high >= n:
             return None
-
-    def moved(m: AffineMap) -> AffineMap:
-        own = tuple(sum(s * move[d] for d, s in enumerate(m.strides)) for move in moves)
-        return AffineMap(m.offset + sum(s * k for s, k in zip(m.strides, start)), own)
-
-    return changed(maker.body, moved)
+    return changed(maker.body, lambda m: composed(m, start, moves))
 
 
 def looked_up(program: Program) -> Program:

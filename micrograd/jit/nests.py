@@ -261,6 +261,22 @@ def reordered(nest: Nest, order: Sequence[int]) -> Nest:
     return Nest(Domain(extents, mask), changed_access(nest.destination, change), changed(nest.body, change))
 
 
+def steps_to(strides: Sequence[int], n: int) -> tuple[list[int], int]:
+    """How many steps along each of some dimensions, the longest first, move a place in memory by n, or nearly so; and
+    by how much it then is too short."""
+    steps = [0] * len(strides)
+    for d in sorted(range(len(strides)), key=lambda d: -strides[d]):
+        steps[d] = (n + (strides[d] - 1) // 2) // strides[d]
+        n -= steps[d] * strides[d]
+    return steps, n
+
+
+def composed(m: AffineMap, start: Sequence[int], moves: Sequence[Sequence[int]]) -> AffineMap:
+    """The map at a point that is at `start` and goes by moves[k] with each step of a new coordinate k."""
+    strides = tuple(sum(s * move[d] for d, s in enumerate(m.strides)) for move in moves)
+    return AffineMap(m.offset + sum(s * k for s, k in zip(m.strides, start)), strides)
+
+
 def changed(x: Expression, change: Callable[[AffineMap], AffineMap]) -> Expression:
     """The expression with every map changed."""
     if isinstance(x, Access):

@@ -451,9 +451,8 @@ class Numbering:
         for t in range(len(rows)):
             for part, kinds in zip(parts, chosen):
                 own = rows[t, part]
-                numbers = [found for kind in kinds for found in self.of_kind(own, kind)]
-                if numbers:
-                    own = own[np.lexsort(numbers[::-1])]
+                if kinds:
+                    own = own[np.lexsort([self.of_kind(own, kind) for kind in kinds[::-1]])]
                 rows[t, part] = own
                 self.number[own] = np.arange(len(own))
                 if self.graph.op[own[0]] in REDUCTIONS:
@@ -476,8 +475,8 @@ class Numbering:
             self.number[operand] = np.arange(len(operand))
 
     def telling(self, rows: Integers) -> list[int]:
-        """Kinds of operands by which the rows can be told from each other: one of which each row has one of its own, if
-        there is one, or else all of which each row has equally many."""
+        """Kinds of operands of which each row has one: that of which it is one of its own, if there is one, or else all
+        there are, which together may tell the rows from each other."""
         edges, owner = edges_of(self.graph, rows)
         operand = self.graph.operand[edges]
         kind = self.kind[operand]
@@ -490,19 +489,14 @@ class Numbering:
         found.sort(reverse=True)
         return [k for _, k in (found[:1] if found and found[0][0] == len(rows) else found)]
 
-    def of_kind(self, rows: Integers, kind: int) -> list[Integers]:
-        """The numbers of the operands of a kind of each row, the smallest first."""
+    def of_kind(self, rows: Integers, kind: int) -> Integers:
+        """The number of the operand of a kind of each row; where that is not so, any."""
         edges, owner = edges_of(self.graph, rows)
         operand = self.graph.operand[edges]
         those = self.kind[operand] == kind
-        numbers, owner = self.number[operand[those]], owner[those]
-        numbers = numbers[np.lexsort([numbers, owner])]
-        each, uneven = divmod(len(numbers), len(rows))
-        return (
-            []
-            if uneven or not each or (np.bincount(owner, minlength=len(rows)) != each).any()
-            else [*numbers.reshape(-1, each).T]
-        )
+        numbers = np.zeros(len(rows), np.int64)
+        numbers[owner[those]] = self.number[operand[those]]
+        return numbers
 
     def order_terms(self, rows: Integers) -> None:
         edges, owner = edges_of(self.graph, rows)

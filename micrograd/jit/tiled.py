@@ -30,12 +30,12 @@ from typing import Any
 import numpy as np
 
 from micrograd.jit import native
-from micrograd.jit.batched import Results, check_indices, memory, pool
+from micrograd.jit.batched import ProgramOnRows, memory, pool
 from micrograd.jit.chunks import PRECISION, address, buffer, end
 from micrograd.jit.lower import MachineCode, once
 from micrograd.jit.nests import Program, dense
 from micrograd.jit.passes import Cutter, Feed, Kept, Pass
-from micrograd.jit.program import STAGES, Code
+from micrograd.jit.program import Code
 from micrograd.jit.rows import Axis, Batch, RowOutput, Source
 from micrograd.jit.trace import Trace
 from micrograd.jit.unseen import Origin
@@ -46,6 +46,7 @@ FEW_POINTS, SOME_POINTS, MANY_POINTS = 64, 256, 1024  # of a tile, by the operat
 LINE = 64  # bytes of a line of cache
 LINES = (15, 13, 11, 9, 7, 5, 3, 1)  # of inner rows in a tile: with an odd number, columns fall into different sets
 SEGMENTS, TILES = 16, 4  # of a pass at most, and of a segment at least
+IN_CACHE = 1 << 15  # numbers that are looked at together, lest what is found out about all of them take fresh memory
 MOST_APART = 1 << 26  # bytes for the sums of all segments
 
 Word, Pointer = ctypes.c_int64, ctypes.c_void_p
@@ -407,8 +408,10 @@ class Call:
         self.results: dict[RowOutput, Any] = {}
 
 
-class TiledProgram:
+class TiledProgram(ProgramOnRows):
     """A trace in which a vmap ran within another: one compilation for any numbers of rows."""
+
+    always_titled = True
 
     def __init__(self, trace: Trace, dtype: str, seconds: float):
         assert trace.batch is not None
@@ -430,7 +433,6 @@ class TiledProgram:
         }
         last = self.kernels[-1]
         self.kernels = [kernel for kernel in self.kernels if kernel.of.axes or kernel.of.tape.outputs]
-        self.outputs = len(trace.tape.outputs) - len(trace.set)  # those that are not set
         self.place = passes[-1].kept[0].place  # of the outputs in what is shared
         first = len(trace.live)
         self.counts = [(first + trace.tape.first[x.index], axis) for axis, x in self.batch.counts.items()]
@@ -456,41 +458,14 @@ class TiledProgram:
         has_homes = self.read(shared)
         for one in space.passes:
             one.run(call)
-        y = Results(shared[self.place : self.place + self.outputs].tolist())
-        for (length, line), number in zip(self.trace.checks, y[self.outputs - len(self.trace.checks) :]):
-            native.check_index(number, length, line)
+        results = shared[self.place : self.place + len(self.trace.tape.outputs)]
+        y = self.answered(results)
         for output, length, line in self.batch.checks:
             check_indices(call.results[output], length, line)
-        self.write(shared, has_homes)
+        self.write(results, has_homes)
         y.rows = [shaped(call.results[output], output) for output in self.batch.outputs]
         self.free.append(space)
         return self.trace.answer(y)
-
-    def read(self, shared: Any) -> bool:
-        """The live numbers into the first of what the passes share; whether they have homes."""
-        trace, at, table = self.trace, native.machine(), self.native.table
-        if not trace.live and not trace.set:
-            return True
-        if at is not None and table is not None:
-            for _ in range(2):
-                if at.read_weights(ctypes.addressof(table), address(shared)):
-                    return True
-                if not self.native.settle():
-                    break
-        shared[: len(trace.live)] = [native.live_number(v, name) for v, name in trace.live]
-        return False
-
-    def write(self, shared: Any, has_homes: bool) -> None:
-        """The numbers that are set into their homes, or else one by one."""
-        at, table, first = native.machine(), self.native.table, self.place + self.outputs
-        if not self.trace.set:
-            return
-        results = address(shared) + self.place * shared.itemsize
-        if has_homes and at is not None and table is not None and at.write_results(ctypes.addressof(table), results):
-            self.native.settle_again()
-            return
-        for (v, name), number in zip(self.trace.set, shared[first : first + len(self.trace.set)].tolist()):
-            setattr(v, name, number)
 
     def rows_of(self, leaves: Sequence[Any]) -> dict[Axis, int]:
         """How many rows each axis has; ValueError if arguments differ in it."""
@@ -512,27 +487,6 @@ class TiledProgram:
                 raise ValueError("all arguments of a vmap must have the same number of rows")
         return counts
 
-    def ir(self, stage: str) -> str:
-        """All passes at one of STAGES."""
-        if stage not in STAGES:
-            raise ValueError(f"stage must be one of {', '.join(STAGES)}, not {stage!r}")
-        comment = {"mlir": "//", "llvm-dialect": "//"}.get(stage, ";" if stage == "llvm" else "#")
-        return "\n".join(f"{comment} {kernel.title()}\n{kernel.code.ir(stage)}" for kernel in self.kernels)
-
-    def explain(self) -> str:
-        """What was found and made of it, in plain words, pass by pass."""
-        from micrograd.jit.explain import explanation
-
-        traced = (
-            f"{len(self.trace.tape)} operations and leaves traced in {self.seconds['trace']:.3f} s, rows once only."
-        )
-        lines = [traced]
-        for kernel in self.kernels:
-            code = kernel.code
-            told = explanation(code.trace, self.dtype, code.loops, code.schedule, code.seconds).split("\n")[2:]
-            lines += [f"{kernel.title()}:", *(f"  {line}" for line in told)]
-        return "\n".join(lines)
-
 
 def rows_first(array: Any, source: Source, kind: Any) -> Any:
     """An array with the axes of a source first, then the numbers of each row."""
@@ -551,3 +505,13 @@ def shaped(result: Any, output: RowOutput) -> Any:
     if output.truth:
         array = array != 0
     return array.tolist() if output.as_list else array
+
+
+def check_indices(numbers: Any, length: int, line: str) -> None:
+    """IndexError unless all are indices of so many things."""
+    flat = numbers.reshape(-1)
+    for start in range(0, len(flat), IN_CACHE):
+        part = flat[start : start + IN_CACHE]
+        fit = (part == np.floor(part)) & (part >= -length) & (part < length)
+        if not fit.all():
+            native.check_index(float(part[~fit][0]), length, line)

@@ -234,16 +234,21 @@ def test_a_ring_is_boxes_forward_and_backward():
     np.testing.assert_allclose(interpret(program, x, []), programs.outputs_of(tape, x, []), rtol=1e-9)
 
 
-def test_steps_that_are_traced_in_another_order_each_are_put_into_that_of_what_they_read():
-    """The backward sweep of a nonlinear stencil turns by a point with every step."""
-    n, steps = 12, 9
+def nonlinear_stencil(n, steps):
+    """Burgers' equation on a ring, and the gradient by its first state."""
     p = programs.Program()
     u = first = p.x(n)
     for _ in range(steps):
         u = [u[i] - 0.05 * u[i] * (u[i] - u[i - 1]) + 0.1 * (u[i - 1] - 2 * u[i] + u[(i + 1) % n]) for i in range(n)]
     loss = sum(v * v for v in u)
     p.differentiate(loss)
-    tape = p.give(loss, [v.grad for v in first])
+    return p.give(loss, [v.grad for v in first])
+
+
+def test_steps_that_are_traced_in_another_order_each_are_put_into_that_of_what_they_read():
+    """The backward sweep of a nonlinear stencil turns by a point with every step."""
+    n, steps = 12, 9
+    tape = nonlinear_stencil(n, steps)
     program = roll(tape)
     check(program)
     assert [loop.extent for loop in program.items if isinstance(loop, Loop)] == [steps, steps - 1]
@@ -275,13 +280,7 @@ def test_no_row_is_in_a_step_of_two_recurrences(blurred):
 
 def test_a_recurrence_that_is_no_time_loop_leaves_the_others_be(monkeypatch):
     n, steps = 12, 9
-    p = programs.Program()
-    u = first = p.x(n)
-    for _ in range(steps):
-        u = [u[i] - 0.05 * u[i] * (u[i] - u[i - 1]) + 0.1 * (u[i - 1] - 2 * u[i] + u[(i + 1) % n]) for i in range(n)]
-    loss = sum(v * v for v in u)
-    p.differentiate(loss)
-    tape = p.give(loss, [v.grad for v in first])
+    tape = nonlinear_stencil(n, steps)
     time_loop = Roller.time_loop
 
     def refused(roller, loop):
