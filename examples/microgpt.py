@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from micrograd import ops
-from micrograd.engine import Value
+from micrograd.engine import Value, data_of
 from micrograd.nn import Module
 from micrograd.optim import Adam, LinearDecay
 
@@ -166,7 +166,7 @@ def sample(predict: Callable[[list[int]], Any]) -> str:
     """A name, made up."""
     tokens = [END]
     while len(tokens) < CONTEXT:
-        [token] = random.choices(range(END + 1), weights=[float(p) for p in predict(tokens)])
+        [token] = random.choices(range(END + 1), weights=[data_of(p) for p in predict(tokens)])
         if token == END:
             break
         tokens.append(token)
@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     mean, begin = math.log(END + 1), time.perf_counter()
     for k in range(options.steps):
-        loss = float(step(tokens_of(names[k % len(names)])))
+        loss = data_of(step(tokens_of(names[k % len(names)])))
         mean += 0.02 * (loss - mean)
         if (k + 1) % max(1, options.steps // 10) == 0:
             print(f"step {k + 1:6}: loss {mean:.3f}, {time.perf_counter() - begin:.2f} s")

@@ -26,10 +26,6 @@ from typing import Any, NoReturn
 
 from micrograd.engine import NONE, PULLBACKS, Data, Value, data_of, unlisted_pullback
 
-LOST = (
-    "{} of a number that is being differentiated would lose its derivative: leave it as it is, and in place of the "
-    "functions of math use those of micrograd.ops, as in ops.exp(x); x.data is the number, if it is to be a constant"
-)
 ONCE_ONLY = "the derivative, in numbers, of"
 
 # The transpose of an operation, where that is another one: its row in the engine's table takes tangents forward. From a
@@ -91,11 +87,6 @@ class Active(Value):
 
     def __eq__(self, other: object) -> Any:
         return self is other if isinstance(other, Value) else self.data == other
-
-    def __float__(self) -> float:
-        if differentiating():
-            raise TypeError(LOST.format("float()"))
-        return float(self.data)
 
     def backward(self) -> None:
         if differentiating():

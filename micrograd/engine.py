@@ -114,7 +114,13 @@ class Value:
         return self.data >= data_of(other)
 
     def __float__(self) -> float:
-        return float(self.data)
+        raise TypeError(
+            "float() of a Value would lose its derivative: write x.data for the number; "
+            "for the functions of math those of micrograd.ops, as in ops.exp(x)"
+        )
+
+    def __format__(self, spec: str) -> str:
+        return format(self.data, spec) if spec else str(self)
 
     def __repr__(self) -> str:
         return f"Value(data={self.data}, grad={self.grad})"
@@ -171,7 +177,7 @@ PULLBACKS: dict[str, Callable[..., tuple[Data, ...]]] = {
     "*": lambda g, y, a, b: (b * g, a * g),
     "/": lambda g, y, a, b: (ops.divide(g, b), -ops.divide(g * y, b)),
     "pow": lambda g, y, a, b: (power_rule(a, b) * g, y * ops.log(ops.where(ops.maximum(abs(a), -b) <= 0, 1, a)) * g),
-    "ReLU": lambda g, y, a: (ops.where(y > 0, g, 0),),
+    "ReLU": lambda g, y, a: (ops.where(y <= 0, 0, g),),
     "abs": lambda g, y, a: (ops.where(a > 0, g, ops.where(a < 0, -g, 0)),),
     "sqrt": lambda g, y, a: (ops.divide(g, 2 * y),),
     "exp": lambda g, y, a: (y * g,),
@@ -182,8 +188,8 @@ PULLBACKS: dict[str, Callable[..., tuple[Data, ...]]] = {
     "sigmoid": lambda g, y, a: (y * (1 - y) * g,),
     "softplus": lambda g, y, a: (ops.sigmoid(a) * g,),
     "erf": lambda g, y, a: (2 / math.sqrt(math.pi) * ops.exp(-a * a) * g,),
-    "maximum": lambda g, y, a, b: (share(g, a > b, a < b), share(g, b > a, b < a)),
-    "minimum": lambda g, y, a, b: (share(g, a < b, a > b), share(g, b < a, b > a)),
+    "maximum": lambda g, y, a, b: (share(g, a < b, a <= b), share(g, b < a, b <= a)),
+    "minimum": lambda g, y, a, b: (share(g, a > b, a >= b), share(g, b > a, b >= a)),
     "where": lambda g, y, c, a, b: (0, ops.where(c, g, 0), ops.where(c, 0, g)),
 }
 
@@ -204,6 +210,6 @@ def power_rule(x: Data, n: Data) -> Data:
     return n * ops.power(ops.where(abs(n) <= 0, ops.where(abs(x) > 1e-30, x, 1), x), n - 1)
 
 
-def share(g: Data, wins: Any, loses: Any) -> Data:
-    """What an operand of maximum or minimum gets of the gradient: all, nothing, or half where the two are equal."""
-    return ops.where(wins, g, ops.where(loses, 0, g / 2))
+def share(g: Data, loses: Any, ties: Any) -> Data:
+    """The gradient of one operand of maximum or minimum: 0 if it loses, half of g if both are equal, else g."""
+    return ops.where(loses, 0, ops.where(ties, g / 2, g))

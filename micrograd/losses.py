@@ -1,12 +1,12 @@
 """Losses: one number that says how far a model's outputs are from what they should be, to call `backward()` on.
 
-    >>> from micrograd.engine import Value
+    >>> from micrograd.engine import Value, data_of
     >>> from micrograd.losses import cross_entropy, hinge, mse
     >>> hinge([Value(0.5), Value(-2.0)], [1, -1])
     Value(data=0.25, grad=0)
     >>> mse([Value(1.0), Value(2.0)], [1.0, 4.0])
     Value(data=2.0, grad=0)
-    >>> round(float(cross_entropy([Value(0.0), Value(0.0)], 1)), 6)
+    >>> print(f"{cross_entropy([Value(0.0), Value(0.0)], 1):.6f}")
     0.693147
 
 In go sequences of numbers and Values, in any mixture; out comes a Value, or a float where there was no Value. All
@@ -21,7 +21,7 @@ from operator import index
 from typing import Any
 
 from micrograd import ops
-from micrograd.engine import Value
+from micrograd.engine import Value, data_of
 
 __all__ = ["cross_entropy", "hinge", "mse"]
 
@@ -29,9 +29,19 @@ __all__ = ["cross_entropy", "hinge", "mse"]
 def hinge(scores: Iterable[Any], targets: Iterable[Any]) -> Any:
     """The max-margin loss: the mean of relu(1 - target * score), for targets of 1 and -1.
 
-    ValueError if there are none, or not as many scores as targets. Source: Cortes and Vapnik, 1995.
+    ValueError for another target, if there are none, or if there are not as many scores as targets. Targets that are
+    arguments of compiled code are not checked. Source: Cortes and Vapnik, 1995.
     """
-    return mean([ops.relu(1 - y * s) for s, y in pairs("scores", scores, targets)])
+    return mean([ops.relu(1 - sign(y) * s) for s, y in pairs("scores", scores, targets)])
+
+
+def sign(target: Any) -> Any:
+    """The target of a max-margin loss; ValueError if it is known not to be 1 or -1."""
+    if isinstance(data_of(target), (int, float)) and abs(data_of(target)) != 1:
+        raise ValueError(
+            f"targets of hinge must be 1 or -1, got {data_of(target)}: for labels y of 0 and 1 write 2 * y - 1"
+        )
+    return target
 
 
 def mse(predictions: Iterable[Any], targets: Iterable[Any]) -> Any:

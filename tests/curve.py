@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from micrograd.engine import data_of
 from micrograd.jit import jit
 
 PATH = Path(__file__).parent.parent / "examples" / "microgpt.py"
@@ -39,7 +40,7 @@ def compare(microgpt, names, steps, seed, **sizes):
         name, losses = names[k % len(names)], []
         for i, step in enumerate(run):
             began = time.perf_counter()
-            losses.append(float(step(microgpt.tokens_of(name))))
+            losses.append(data_of(step(microgpt.tokens_of(name))))
             seconds[i] += time.perf_counter() - began
         off = abs(losses[1] - losses[0])
         worst = max(worst, off)

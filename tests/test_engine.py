@@ -240,8 +240,7 @@ def test_a_row_as_in_torch_at_extreme_points(row):
     assert not wrong
 
 
-# At nan torch sends relu's gradient through, and both operands of maximum and minimum all of theirs.
-@pytest.mark.parametrize("row", [row for row in ROWS if row not in ("ReLU", "maximum", "minimum")])
+@pytest.mark.parametrize("row", ROWS)
 def test_a_row_as_in_torch_at_nan(row):
     for at in range(ROWS[row]):
         for data in points(row, (-1.5, 0.0, 1.0, 2.5, inf)):
@@ -653,14 +652,10 @@ def test_equality_and_hash_are_identity():
     assert a in {a}
 
 
-def test_float_and_abs_and_negation():
-    assert float(Value(2.5)) == 2.5
-    assert type(float(Value(2))) is float
-    assert math.floor(float(Value(2.5))) == 2
+def test_abs_and_negation():
     assert abs(Value(-2.5)).data == 2.5
     assert_as_in_torch(abs, -2.5)
     assert_as_in_torch(operator.neg, -2.5)
-    assert f"{float(Value(1 / 3)):.3f}" == "0.333"
 
 
 def test_a_value_is_true_whatever_its_data():
@@ -1064,3 +1059,30 @@ def test_operands_can_be_set_as_in_the_original():
         product.backward()
         assert set(product._prev) == {a, b}
         assert (a.grad, b.grad) == (3.0, 2.0)
+
+
+# A Value is no plain number
+
+
+@pytest.mark.parametrize(
+    "convert", [float, complex, math.exp, math.sqrt, math.isnan, lambda v: np.array([v], float), math.hypot]
+)
+def test_a_value_that_becomes_a_plain_number_would_lose_its_derivative(convert):
+    with pytest.raises(
+        TypeError, match=r"would lose its derivative: write x\.data.*micrograd\.ops, as in ops\.exp\(x\)"
+    ):
+        convert(Value(2.0))
+
+
+def test_a_value_is_formatted_as_its_data():
+    v = Value(2.5)
+    assert (f"{v:.4f}", f"{v:>8.1e}", f"{v:+g}", format(v, "%")) == (
+        "2.5000",
+        " 2.5e+00",
+        "+2.5",
+        "250.000000%",
+    )
+    assert f"{v}" == str(v) == "Value(data=2.5, grad=0)"
+    with pytest.raises(ValueError, match="format code 'd'"):
+        f"{v:d}"
+    assert f"{Value(3):d}" == "3"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from traced import Traced, plain
 
-from micrograd.engine import Value
+from micrograd.engine import Value, data_of
 from micrograd.losses import cross_entropy, hinge, mse
 
 numbers = st.floats(-1000, 1000) | st.sampled_from([0.0, 1.0, -1.0, 1000.0, -1000.0])
@@ -42,19 +42,32 @@ def assert_same(loss, values, torch_loss, tensors):
         assert [x.grad for x in v] == close(t.grad.flatten().tolist())
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(hinge, torch_hinge), (mse, torch.nn.functional.mse_loss)])
 @given(rows=rows)
-def test_hinge_and_mse_are_those_of_torch(ours, theirs, rows):
+def test_mse_is_that_of_torch(rows):
     outputs, targets = [[Value(x) for x in column] for column in zip(*rows)]
     a, b = tensor([x.data for x in outputs]), tensor([x.data for x in targets])
-    assert_same(ours(outputs, targets), [outputs, targets], theirs(a, b), [a, b])
+    assert_same(mse(outputs, targets), [outputs, targets], torch.nn.functional.mse_loss(a, b), [a, b])
 
 
+@pytest.mark.parametrize("kind", [float, Value])
 @given(rows=rows)
-def test_hinge_of_labels_is_that_of_torch(rows):
-    scores, labels = [Value(x) for x, _ in rows], [1 if y > 0 else -1 for _, y in rows]
-    s = tensor([x.data for x in scores])
-    assert_same(hinge(scores, labels), [scores], torch_hinge(s, torch.tensor(labels)), [s])
+def test_hinge_is_that_of_torch(kind, rows):
+    scores, labels = [Value(x) for x, _ in rows], [kind(1 if y > 0 else -1) for _, y in rows]
+    s, t = tensor([x.data for x in scores]), tensor([data_of(y) for y in labels])
+    differentiated = ([scores, labels], [s, t]) if kind is Value else ([scores], [s])
+    assert_same(hinge(scores, labels), differentiated[0], torch_hinge(s, t), differentiated[1])
+
+
+def test_hinge_passes_the_gradient_on_where_a_score_is_nan():
+    scores = [Value(math.nan), Value(2.0)]
+    hinge(scores, [1, 1]).backward()
+    assert [x.grad for x in scores] == [-0.5, 0.0]
+
+
+@pytest.mark.parametrize("label", [0, 0.5, -2, True + 1, math.nan, math.inf, Value(0.0), np.int64(0)])
+def test_hinge_names_a_label_that_is_not_1_or_minus_1(label):
+    with pytest.raises(ValueError, match=r"targets of hinge must be 1 or -1, got .*2 \* y - 1"):
+        hinge([Value(0.5), Value(1.0)], [1, label])
 
 
 @given(st.data())
@@ -112,9 +125,9 @@ def test_floats_in_float_out():
 
 
 def test_values_may_stand_on_either_side():
-    for a, b in ((Value(0.5), 0.25), (0.5, Value(0.25)), (Value(0.5), Value(0.25))):
-        assert hinge([a], [b]).data == 0.875
-        assert mse([a], [b]).data == 0.0625
+    for a, b in ((Value(0.5), 1.0), (0.5, Value(1.0)), (Value(0.5), Value(1.0))):
+        assert hinge([a], [b]).data == 0.5
+        assert mse([a], [b]).data == 0.25
     mixed = cross_entropy([Value(1.0), 1.0], 0)
     assert mixed.data == close(math.log(2))
 

@@ -8,7 +8,7 @@ import sys
 import curve
 import pytest
 
-from micrograd.engine import Value
+from micrograd.engine import Value, data_of
 from micrograd.jit import jit
 
 STEPS = 4
@@ -37,7 +37,7 @@ def model_of(microgpt, **sizes):
 
 
 def losses(microgpt, step, documents):
-    return [float(step(microgpt.tokens_of(name))) for name in documents]
+    return [data_of(step(microgpt.tokens_of(name))) for name in documents]
 
 
 @pytest.mark.parametrize("sizes", [{"channels": 16}, {"channels": 8, "heads": 2, "layers": 2}], ids=str)

@@ -105,6 +105,9 @@ class Traced(Value):
             return self.data != other
         return self is not other
 
+    def __float__(self) -> float:
+        return float(self.data)  # a Symbol, which refuses and names the line
+
     def _as_value(self, x: Any) -> Any:
         """An operand; of a number a leaf is made when somebody looks."""
         if type(x) is not int:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tracing import trace_of
 
 from micrograd import ops
-from micrograd.engine import Value
+from micrograd.engine import Value, data_of
 from micrograd.jit import jit, lower
 from micrograd.jit.emit import MLIR, crossing, emit, literal
 from micrograd.jit.tape import ARITY, LEAVES, LONG
@@ -99,7 +99,7 @@ def test_a_long_tape_becomes_functions_of_bounded_size():
     assert emitted.temporaries > 0
     for x in ([2.0, 3.0], [-2.0, 3.0]):
         compiled = jit(lambda *x: chain(x), dtype="f64")
-        assert compiled(*x) == pytest.approx([float(y) for y in chain([Value(v) for v in x])], rel=1e-13)
+        assert compiled(*x) == pytest.approx([data_of(y) for y in chain([Value(v) for v in x])], rel=1e-13)
 
 
 def every_operation(x):

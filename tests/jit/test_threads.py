@@ -13,7 +13,7 @@ import pytest
 from isolation import run_alone
 
 from micrograd import ops
-from micrograd.engine import Value
+from micrograd.engine import Value, data_of
 from micrograd.func import vmap
 from micrograd.jit import jit
 from micrograd.nn import MLP
@@ -96,7 +96,7 @@ def compile_at_once(note):
 
         run = jit(step, dtype="f64") if compiled else step
         losses = [run([0.5, -0.25], 1.0) for _ in range(rounds)]
-        return [float(x) for x in losses], [p.data for p in model.parameters()]
+        return [data_of(x) for x in losses], [p.data for p in model.parameters()]
 
     lock = threading.Lock()
     with lock:

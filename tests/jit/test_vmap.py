@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from random_rows import program
 
 from micrograd import ops
-from micrograd.engine import Value
+from micrograd.engine import Value, data_of
 from micrograd.func import grad, hessian, jacobian, value_and_grad, vmap
 from micrograd.jit import jit, tiled
 from micrograd.jit.nests import NestError
@@ -486,7 +486,7 @@ def test_a_network_in_the_inner_rows_gets_the_gradients_of_all():
             for p, x in zip(model.parameters(), before):
                 p.data, p.grad = x, 0
             found.append(
-                [float(run(X, Y)), *(p.data for p in model.parameters()), *(p.grad for p in model.parameters())]
+                [data_of(run(X, Y)), *(p.data for p in model.parameters()), *(p.grad for p in model.parameters())]
             )
         assert agree(*found)
     assert len(compiled._programs) == 1
