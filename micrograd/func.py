@@ -445,7 +445,8 @@ def compiled_like(f: Any, what: tuple[Any, ...]) -> Function:
         of, *options = what
         compilations = f._compilations
         derivative = of(compilations.function, *options)
-        known[what] = jit(derivative, compilations.dtype, static_argnames=compilations.static)
+        static, exact = compilations.static, compilations.exact
+        known[what] = jit(derivative, compilations.dtype, static_argnames=static, exact=exact)
     return known[what]
 
 
@@ -698,7 +699,7 @@ def collected(results: list[Any], of_arrays: bool = False) -> Any:
 
         shapes = {shape(y) for y in results}
         if len(shapes) == 1 and None not in shapes:
-            return np.array(results)
+            return np.array(results, dtype=object if tracing() else None)
     return results
 
 
@@ -711,14 +712,15 @@ def check_structure(results: list[Any]) -> None:
 
 
 def shape(x: Any) -> tuple[int, ...] | None:
-    """The shape of a number, of a regular list of them, or of an array; None for anything else."""
+    """The shape of a number, of a regular list of them, or of an array; None for anything else. In a trace, Values are
+    numbers: which of them would be floats in plain Python is not known."""
     if is_array(x):
         return tuple(x.shape)
     if isinstance(x, list):
         shapes = {shape(item) for item in x}
         inner = shapes.pop() if len(shapes) == 1 else None if x else ()
         return None if inner is None else (len(x), *inner)
-    return () if isinstance(x, (int, float)) else None
+    return () if isinstance(x, (int, float)) or tracing() and is_number(x) else None
 
 
 def is_array(x: Any) -> bool:

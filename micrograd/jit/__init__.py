@@ -15,8 +15,9 @@ a tape without loops, or in LLVM IR outright where that is long; `lower` takes i
 from Python, and `homes` are where the numbers of Values live meanwhile; `compilations` finds the program for a call. If
 a `vmap` runs within, `rows` traces one row, `phases` and `widen` make it a program for chunks of them, which `few_rows`
 or `batched` call; rows within rows are seen to by `passes` and `tiled`. Each stage can be looked at: `fast.ir("tape")`,
-"loops", "mlir", "llvm-dialect", "llvm", "asm"; and `fast.explain()` sums it up. numpy and MLIR are imported when the
-first thing is compiled.
+"loops", "mlir", "llvm-dialect", "llvm", "asm"; and `fast.explain()` sums it up. `exact` holds what differs in code that
+gives the same bits as plain Python, and `picks` is its indexing. numpy and MLIR are imported when the first thing is
+compiled.
 """
 
 from __future__ import annotations
@@ -37,19 +38,28 @@ from micrograd.nn import MLP, Layer, Module, Neuron
 __all__ = ["STAGES", "CompiledFunction", "CompiledModule", "CompiledValue", "TraceError", "jit"]
 
 
+class DefaultDtype(str):
+    """The default of `dtype`, which exact code does not take for a request of 32 bits."""
+
+    __slots__ = ()
+
+
+F32 = DefaultDtype("f32")
+
+
 @overload
-def jit(target: Value, dtype: str = ...) -> CompiledValue: ...
+def jit(target: Value, dtype: str = ..., *, exact: bool = ...) -> CompiledValue: ...
 @overload
-def jit(target: Module, dtype: str = ...) -> CompiledModule: ...
+def jit(target: Module, dtype: str = ..., *, exact: bool = ...) -> CompiledModule: ...
 @overload
 def jit(
-    target: Callable[..., Any], dtype: str = ..., *, static_argnames: str | Iterable[str] = ...
+    target: Callable[..., Any], dtype: str = ..., *, static_argnames: str | Iterable[str] = ..., exact: bool = ...
 ) -> CompiledFunction: ...
 @overload
 def jit(
-    target: None = ..., dtype: str = ..., *, static_argnames: str | Iterable[str] = ...
+    target: None = ..., dtype: str = ..., *, static_argnames: str | Iterable[str] = ..., exact: bool = ...
 ) -> Callable[[Callable[..., Any]], CompiledFunction]: ...
-def jit(target: Any = None, dtype: str = "f32", *, static_argnames: str | Iterable[str] = ()) -> Any:
+def jit(target: Any = None, dtype: str = F32, *, static_argnames: str | Iterable[str] = (), exact: bool = False) -> Any:
     """Compile `target` for this processor.
 
     A `Value` becomes a callable without arguments that gives its number, calculated from its leaves as they are now: a
@@ -74,20 +84,31 @@ def jit(target: Any = None, dtype: str = "f32", *, static_argnames: str | Iterab
     are copies: what the function sets in them, its caller does not see.
 
     dtype: "f32" or "f64", the type of all arithmetic.
+    exact: compute the same bits as plain Python, in straight-line code of 64-bit floats, so that a difference from
+    other code is a bug and not rounding. Sums are added in the order of the text, products and sums are rounded one by
+    one, and elementary functions are those of Python's `math`. Not covered, because the compiler does not see them:
+    numpy's own functions and reductions, which round in other ways than Python's; the builtin `sum` of floats from
+    Python 3.12 on, which corrects rounding errors (`ops.sum` does not); and integers among the arguments and in the
+    data of Values, which are floats in compiled code.
     Errors: TypeError or ValueError for a target, an operation or a number that can't be compiled; TraceError, a
     TypeError, names the line that does what compiled code can't, such as a branch on a number.
     """
     if dtype not in tuple(native.C_TYPE):
         raise ValueError(f"dtype must be 'f32' or 'f64', not {dtype!r}")
+    if not isinstance(exact, bool):
+        raise TypeError(f"exact must be True or False, not {exact!r:.60}")
+    if exact and dtype == "f32" and dtype is not F32:
+        raise ValueError("exact code calculates with 64-bit floats, as Python does: leave dtype out, or write 'f64'")
     if target is None:
-        return functools.partial(jit, dtype=dtype, static_argnames=static_argnames)
+        return functools.partial(jit, dtype=dtype, static_argnames=static_argnames, exact=exact)
+    dtype = "f64" if exact else str(dtype)
     if isinstance(target, Value):
-        return CompiledValue(target, dtype)
+        return CompiledValue(target, dtype, exact)
     if isinstance(target, Module):
-        return CompiledModule(target, dtype)
+        return CompiledModule(target, dtype, exact)
     if callable(target) and not isinstance(target, type):
         names = [static_argnames] if isinstance(static_argnames, str) else static_argnames
-        return CompiledFunction(target, dtype, names)
+        return CompiledFunction(target, dtype, names, exact)
     raise TypeError(f"jit takes a Value, a Module or a function, not {type(target).__name__}: {target!r:.60}")
 
 
@@ -112,9 +133,9 @@ class Compiled:
 class CompiledValue(Compiled):
     """The number of a Value: a callable without arguments."""
 
-    def __init__(self, value: Value, dtype: str):
-        self._value, self._dtype = value, dtype
-        self._program = Program(trace_value(value), dtype)
+    def __init__(self, value: Value, dtype: str, exact: bool = False):
+        self._value, self._dtype, self._exact = value, dtype, exact
+        self._program = Program(trace_value(value, exact), dtype)
 
     def __call__(self) -> float:
         return float(self._program([]))
@@ -123,7 +144,7 @@ class CompiledValue(Compiled):
         return self._program
 
     def __getstate__(self) -> Any:
-        return self._value, self._dtype
+        return self._value, self._dtype, self._exact
 
     def __setstate__(self, state: Any) -> None:
         self.__init__(*state)  # type: ignore[misc]  # compiled anew
@@ -139,9 +160,11 @@ class CompiledFunction(Compiled):
     __slots__ = ("__call__",)
     __call__: Callable[..., Any]
 
-    def __init__(self, function: Callable[..., Any], dtype: str, static_argnames: Iterable[str] = ()):
+    def __init__(
+        self, function: Callable[..., Any], dtype: str, static_argnames: Iterable[str] = (), exact: bool = False
+    ):
         functools.update_wrapper(self, function, updated=())
-        self._begin(Compilations(function, dtype, frozenset(static_argnames), lambda symbol: symbol))
+        self._begin(Compilations(function, dtype, frozenset(static_argnames), lambda symbol: symbol, exact))
 
     def _begin(self, compilations: Compilations) -> None:
         """Take the entry at the first call, not before: it needs MLIR."""
@@ -166,7 +189,7 @@ class CompiledFunction(Compiled):
     def __getstate__(self) -> Any:
         """What a copy is made of: the target, not its machine code."""
         made_of = self._compilations
-        return made_of.function, made_of.dtype, tuple(made_of.static)
+        return made_of.function, made_of.dtype, tuple(made_of.static), made_of.exact
 
     def __setstate__(self, state: Any) -> None:
         CompiledFunction.__init__(self, *state)
@@ -178,15 +201,16 @@ class CompiledFunction(Compiled):
 class CompiledModule(CompiledFunction):
     """The forward pass of a module."""
 
-    def __init__(self, module: Module, dtype: str):
-        self.__setstate__((module, dtype))
+    def __init__(self, module: Module, dtype: str, exact: bool = False):
+        self.__setstate__((module, dtype, exact))
         inputs = number_of_inputs(module)
         ours = type(module).__call__ in (Neuron.__call__, Layer.__call__, MLP.__call__)
         if inputs is not None and ours and not tracing():
             self._compilations.program(key_of_a_list(inputs), inputs)
 
     def __getstate__(self) -> Any:
-        return self._compilations.function, self._compilations.dtype
+        made_of = self._compilations
+        return made_of.function, made_of.dtype, made_of.exact
 
     def __setstate__(self, state: Any) -> None:
         """Compile nothing yet: the module of a copy may be half made."""

@@ -32,8 +32,15 @@ class Compilations:
 
     least = 1  # rows in a call that the native entry may run together
 
-    def __init__(self, function: Callable[..., Any], dtype: str, static: frozenset[str], number: Callable[[Any], Any]):
-        self.function, self.dtype, self.static, self.number = function, dtype, static, number
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        dtype: str,
+        static: frozenset[str],
+        number: Callable[[Any], Any],
+        exact: bool = False,
+    ):
+        self.function, self.dtype, self.static, self.number, self.exact = function, dtype, static, number, exact
         self.names = parameter_names(function)
         self.programs: dict[Any, Any] = {}
         self.open: dict[Any, list[OpenProgram]] | None = None  # of a function that runs on rows, by key
@@ -46,7 +53,7 @@ class Compilations:
         """The answer to any arguments, by way of their signature."""
         if tracing() or differentiating():  # called by a function that is being compiled, or differentiated: part of it
             return self.function(*args, **kwargs)
-        if self.open is None and runs_on_rows(self.function):
+        if self.open is None and not self.exact and runs_on_rows(self.function):
             self.open = {}
         if self.open is not None:
             return self.on_rows(self.open, args, kwargs)
@@ -90,7 +97,7 @@ class Compilations:
         except NestError:
             if trace.batch is None or not trace.batch.is_deep:
                 raise
-        trace = trace_function(self.function, key, inputs, self.dtype, self.number, arrays=arrays, written_out=True)
+        trace = trace_function(self.function, key, inputs, self.dtype, self.number, arrays=arrays, deepest=1)
         return OpenProgram(trace, key, self.dtype, time.perf_counter() - start)
 
     def key(self, place: int | str, x: Any, numbers: list[float], arrays: list[Any] | None = None) -> Any:
@@ -112,7 +119,7 @@ class Compilations:
         """The program for this key, compiled if there is none, and preferred from now on."""
         if key not in self.programs:
             start = time.perf_counter()
-            trace = trace_function(self.function, key, inputs, self.dtype, self.number)
+            trace = trace_function(self.function, key, inputs, self.dtype, self.number, exact=self.exact)
             self.programs[key] = Program(trace, self.dtype, time.perf_counter() - start)
         self.forms.prefer(key, self.programs[key].native)
         program: Program = self.programs[key]
@@ -183,8 +190,8 @@ class CompilationsOfModule(Compilations):
 
     one_by_one = False  # the rows can't be run together
 
-    def __init__(self, module: Module, dtype: str):
-        super().__init__(module, dtype, frozenset(), Value)  # type: ignore[arg-type]  # one's own can be called
+    def __init__(self, module: Module, dtype: str, exact: bool = False):
+        super().__init__(module, dtype, frozenset(), Value, exact)  # type: ignore[arg-type]  # one's own can be called
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and not kwargs and getattr(args[0], "ndim", 1) == 2 and not tracing():
@@ -203,7 +210,7 @@ class CompilationsOfModule(Compilations):
         inputs = X.shape[1]
         if not len(X):  # what would the shape of an answer be?
             return np.empty((0, *np.shape(self.call([0.0] * inputs))), dtype=precision)
-        if len(X) >= MANY_ROWS and X.dtype.kind in "fiu" and not self.one_by_one:
+        if len(X) >= MANY_ROWS and X.dtype.kind in "fiu" and not (self.one_by_one or self.exact):
             try:
                 return self.many_rows.call(X)
             except TraceError:  # perhaps it sets something for each row in turn

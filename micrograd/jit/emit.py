@@ -32,7 +32,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from micrograd.jit import elementary
+from micrograd.jit import elementary, exact
 from micrograd.jit.tape import COMPARISONS, LEAVES, LONG, Tape
 from micrograd.jit.trace import Trace
 
@@ -47,6 +47,7 @@ class Block:
         self.t = t
         self.lines: list[str] = []
         self.values: dict[str, str] = {}
+        self.declared: set[str] = set()  # the functions that it calls, if they have to be declared
 
     def add(self, expression: str) -> str:
         """A new SSA value: its name."""
@@ -90,6 +91,11 @@ class Block:
         interface = f" {C_INTERFACE}" if name == "main" else ""
         return f"func.func @{name}({parameters}){interface} {{\n{indented([*self.lines, 'return'])}}}\n"
 
+    def function_of_nothing(self, result: str) -> str:
+        """The function main of these lines, which takes nothing and returns one of its values."""
+        lines = indented([*self.lines, f"return {result} : {self.t}"])
+        return f"func.func @main() -> {self.t} {C_INTERFACE} {{\n{lines}}}\n"
+
     def call(self, name: str, memory: dict[str, int]) -> None:
         """Call another function on the same buffers."""
         types = ", ".join(f"memref<{size}x{self.t}>" for size in memory.values())
@@ -104,13 +110,12 @@ IN_LIBM = {"math.absf": "fabs", "math.powf": "pow"}
 
 
 class LLVMBlock(Block):
-    """The same in LLVM IR, which no pass has to look at. `declared` are the functions that it calls."""
+    """The same in LLVM IR, which no pass has to look at."""
 
     def __init__(self, t: str):
         super().__init__(t)
         self.type = "float" if t == "f32" else "double"
         self.serial = 0
-        self.declared: set[str] = set()
         self.forms: dict[str, tuple[str, str, str]] = {}  # what stands before, between and after operands
 
     def add(self, expression: str) -> str:
@@ -164,8 +169,23 @@ class LLVMBlock(Block):
         parameters = ", ".join(f"ptr {buffer}" for buffer in memory)
         return f"define void @{name}({parameters}) {{\nentry:\n{indented([*self.lines, 'ret void'])}}}\n"
 
+    def function_of_nothing(self, result: str) -> str:
+        return f"define {self.type} @main() {{\nentry:\n{indented([*self.lines, f'ret {self.type} {result}'])}}}\n"
+
     def call(self, name: str, memory: dict[str, int]) -> None:
         self.lines.append(f"call void @{name}({', '.join(f'ptr {buffer}' for buffer in memory)})")
+
+
+class ExactBlock(LLVMBlock):
+    """LLVM IR whose elementary functions are those of Python's `math`."""
+
+    def form(self, name: str, operands: int) -> tuple[str, str, str]:
+        function = IN_LIBM.get(name, name.removeprefix("math."))
+        if function not in exact.IN_PYTHON:
+            return super().form(name, operands)
+        self.declared.add(exact.definition(function))
+        self.forms[name] = f"call double @python.{function}(double ", ", double ", ")"
+        return self.forms[name]
 
 
 def indented(lines: Sequence[str]) -> str:
@@ -236,7 +256,7 @@ MLIR: dict[str, Callable[..., str]] = {
     "ne": lambda m, a, b: m.compare("une", a, b),
     "where": lambda m, condition, a, b: m.select(condition, a, b),
 }
-
+EXACT = {**MLIR, **exact.OPERATIONS_OF_EXACT_CODE}
 
 BUFFERS = {"input": "%x", "weight": "%w"}  # where the leaves are that are no constants
 
@@ -256,6 +276,7 @@ class Part:
     def __init__(self, m: Block, tape: Tape, memory: dict[str, int], temporaries: dict[int, int]):
         self.m, self.tape, self.memory, self.temporaries = m, tape, memory, temporaries
         self.ops, self.operands = tape.ops, tape.operands
+        self.written = EXACT if tape.exact else MLIR
         self.names: dict[int, str] = {}
         self.truths: set[int] = set()  # the rows whose name is that of a truth value
 
@@ -286,12 +307,12 @@ class Part:
         op, operands = self.ops[i], self.operands[i]
         if op == "where":
             condition, a, b = operands
-            self.names[i] = MLIR[op](self.m, self.truth(condition), self.number(a), self.number(b))
-        elif op == "pow" and (n := self.tape.small_integer(operands[1])) is not None:
+            self.names[i] = self.written[op](self.m, self.truth(condition), self.number(a), self.number(b))
+        elif op == "pow" and not self.tape.exact and (n := self.tape.small_integer(operands[1])) is not None:
             self.names[i] = integer_power(self.m, self.number(operands[0]), n)
         else:
             number = self.number if self.truths else self.name
-            self.names[i] = MLIR[op](self.m, *map(number, operands))
+            self.names[i] = self.written[op](self.m, *map(number, operands))
             if op in COMPARISONS:
                 self.truths.add(i)
         if i in self.temporaries:
@@ -300,21 +321,24 @@ class Part:
 
 def emit(trace: Trace, t: str, outright: bool = False) -> Emitted:
     """The module of a trace in MLIR or, `outright`, modules in LLVM IR: one function, or many that `main` calls in turn
-    where the tape is long. What is not `in_memory` goes into MLIR only."""
-    block = LLVMBlock if outright else Block
-    tape, ops = trace.tape, trace.tape.ops
+    where the tape is long."""
+    tape = exact.with_integers(trace.tape) if trace.tape.exact else trace.tape
+    block: type[Block] = Block
+    if outright:
+        block = ExactBlock if tape.exact else LLVMBlock
+    ops = tape.ops
     needed = tape.needed()
     rows = [i for i in needed if ops[i] not in LEAVES]
     memory = {"%x": trace.inputs, "%w": len(trace.live), "%y": len(tape.outputs)}
     if not trace.in_memory:
-        part = Part(Block(t), tape, memory, {})
+        part = Part(block(t), tape, memory, {})
         for i in needed:
             if ops[i] in LEAVES:
                 part.name(i)
             else:
                 part.calculate(i)
-        lines = [*part.m.lines, f"return {part.number(tape.outputs[0])} : {t}"]
-        return Emitted(f"func.func @main() -> {t} {C_INTERFACE} {{\n{indented(lines)}}}\n", 0)
+        function = part.m.function_of_nothing(part.number(tape.outputs[0]))
+        return Emitted("", 0, modules([function], part.m.declared, memory)) if outright else Emitted(function, 0)
 
     cuts = [rows[start : start + LONG] for start in range(0, len(rows), LONG)] or [[]]
     temporaries, size = crossing(tape, cuts)
@@ -335,8 +359,7 @@ def emit(trace: Trace, t: str, outright: bool = False) -> Emitted:
                 part.m.store(part.number(i), "%y", place, memory["%y"])
         name = "main" if len(cuts) == 1 else f"part{k}"
         functions.append(part.m.function(name, memory))
-        if isinstance(part.m, LLVMBlock):
-            declared |= part.m.declared
+        declared |= part.m.declared
         main.call(name, memory)
     if len(cuts) > 1:
         functions.append(main.function("main", memory))

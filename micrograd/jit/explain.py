@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from micrograd.jit.exact import MEANING
 from micrograd.jit.groups import Group, Item, Pack, Schedule, Steps
 from micrograd.jit.lookups import one_hot, scatters
 from micrograd.jit.nests import (
@@ -53,7 +54,9 @@ def explanation(
         f"{len(trace.tape)} operations and leaves traced, in {dtype}; {trace.inputs} numbers come in.",
         f"{len(trace.live)} numbers of Values are read and {len(trace.set)} set.",
     ]
-    if program is None or plan is None:
+    if trace.tape.exact:
+        lines += [MEANING, "All of it is straight-line code, and each vmap runs one row after the other."]
+    elif program is None or plan is None:
         lines.append("All of it is straight-line code: " + reason(program, "roll" in seconds))
     else:
         lines += [*found(program), *made(plan)]

@@ -48,6 +48,10 @@ def choices(rows: Any, i: Any) -> list[Any]:
 def chosen(choices: list[Any], rows: list[Any]) -> Any:
     """The row whose choice is true."""
     if not is_row(rows[0]):
+        if choices[0].tape.exact:
+            from micrograd.jit.picks import pick
+
+            return pick(choices[:-1], rows)
         from micrograd.jit.selects import selects, total  # symbols know how to index: it comes after them
 
         return total(selects(choices, rows, [0] * len(rows)))
@@ -58,6 +62,10 @@ def chosen(choices: list[Any], rows: list[Any]) -> Any:
 def either(choices: list[Any], xs: list[Any], rows: list[Any]) -> list[Any]:
     """For each row x if its choice is true, else the row; element by element where these are lists."""
     if not is_row(rows[0]):
+        if choices[0].tape.exact:
+            from micrograd.jit.picks import pick
+
+            return [pick([choice], pair) for choice, pair in zip(choices, zip(xs, rows))]
         from micrograd.jit.selects import selects
 
         return selects(choices, xs, rows)

@@ -76,7 +76,8 @@ class Code:
 
     def _find_loops(self) -> tuple[LoopNests | None, Schedule | None]:
         """The loop nests and, if there are any, their schedule; nothing of a tape that is too short to be searched."""
-        if self.widened is None and (not self.trace.in_memory or len(self.trace.tape) <= STRAIGHT):
+        short = not self.trace.in_memory or len(self.trace.tape) <= STRAIGHT
+        if self.trace.tape.exact or self.widened is None and short:
             return None, None
         from micrograd.jit.explain import operations
         from micrograd.jit.groups import Target
@@ -122,7 +123,8 @@ class Code:
 
     def _emit(self) -> Emitted:
         if self.schedule is None:
-            return emit(self.trace, self.dtype, outright=self.trace.in_memory and len(self.trace.tape) > OUTRIGHT)
+            long = self.trace.in_memory and len(self.trace.tape) > OUTRIGHT
+            return emit(self.trace, self.dtype, outright=long or self.trace.tape.exact)
         from micrograd.jit import vector
 
         return vector.emit(self.schedule)
@@ -130,7 +132,8 @@ class Code:
     def ir(self, stage: str) -> str:
         """The program as text at one of STAGES; the later ones are made again for the occasion.
 
-        A long straight line is written in LLVM IR outright; "mlir" and "llvm-dialect" say the same of it.
+        Long straight-line code and exact code are written in LLVM IR outright; "mlir" and "llvm-dialect" show what it
+        would be in MLIR.
         """
         if stage not in STAGES:
             raise ValueError(f"stage must be one of {', '.join(STAGES)}, not {stage!r}")

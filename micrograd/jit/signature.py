@@ -232,6 +232,9 @@ def answer(x: Any, place: Callable[[Any], int], dtype: str) -> Answer:
     elif hasattr(x, "__array__") and as_array(x).dtype.kind == "O":
         numbers = [item.data if isinstance(item, Value) else item for item in x.reshape(-1).tolist()]
         places = [place(item if isinstance(item, Symbol) else float_of(item)) for item in numbers]
+        if places and all(isinstance(item, Symbol) and item.is_truth() for item in numbers):
+            shape, truths = tuple(x.shape), tuple(Answer("truth", i) for i in places)
+            return Answer("another", parts=truths, make=lambda parts: array_of(parts, shape, bool))
         shape, precision = tuple(x.shape), {"f32": "float32", "f64": "float64"}[dtype]
         first = places[0] if places else 0
         return Answer("array", first, shape=shape, make=lambda parts: array_of(parts, shape, precision))

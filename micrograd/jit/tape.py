@@ -80,15 +80,18 @@ class Tape:
     `second[i]` and, for the few that have one, `third[i]` are its operands, the numbers of earlier rows.
 
     Leaves are "input" i, "weight" i (a live Value) and "constant", whose number stands in `constants`; `first` tells
-    which one it is. `ops` and `operands` show the same by name and as tuples.
+    which one it is. `ops` and `operands` show the same by name and as tuples. An `exact` tape knows which constants
+    are integers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, exact: bool = False) -> None:
+        self.exact = exact
         self.codes: MutableSequence[int] = []
         self.first: MutableSequence[int] = []
         self.second: MutableSequence[int] = []  # ABSENT where an operation has one operand
         self.third: dict[int, int] = {}
         self.constants: list[float] = []
+        self.integers: set[int] = set()  # if `exact`: the rows of constants that are integers in Python
         self.outputs: list[int] = []
         self.batch: Batch | None = None  # what its trace knows of rows, if it runs a vmap
         self.checks: dict[tuple[int, int], str] = {}  # rows that must be indices of so many things; whose lines say so
@@ -150,21 +153,29 @@ class Tape:
 
     def constant_row(self, x: Any) -> int:
         """The row of a number; there is one of each, but 0.0 is not -0.0, and nan is nan."""
-        if (x.__class__ is float and x) or x.__class__ is int:
+        if not self.exact and ((x.__class__ is float and x) or x.__class__ is int):
             i = self._numbers.get(x)
             if i is not None:
                 return i
         if isinstance(x, Value):
             self.refuse("a Value is set as the number of a Value: set its data")
         try:
-            number = float(ops.number(x))
+            plain = ops.number(x)
+            number = float(plain)
         except (TypeError, ValueError, OverflowError) as error:
             self.refuse(f"{x!r:.60} is not a number that can be compiled ({error})")
-        key = number if number == number and number.hex() != "-0x0.0p+0" else number.hex()
+        key: Any = number if number == number and number.hex() != "-0x0.0p+0" else number.hex()
+        is_integer = self.exact and isinstance(plain, int)
+        if self.exact:
+            key = is_integer, number.hex()
+            if is_integer and int(number) != plain:
+                self.refuse(f"no 64-bit float is the integer {x!r:.60}, so exact code can't hold it: write a float")
         i = self._numbers.get(key)
         if i is None:
             i = self._numbers[key] = self.row(CONSTANT, len(self.constants))
             self.constants.append(number)
+            if is_integer:
+                self.integers.add(i)
         return i
 
     def input(self, i: int) -> Symbol:

@@ -25,7 +25,7 @@ from micrograd import derivatives, func, ops
 from micrograd.engine import Value, topological
 from micrograd.jit import short, sweep
 from micrograd.jit.order import ranks
-from micrograd.jit.rows import Batch
+from micrograd.jit.rows import DEEPEST, Batch
 from micrograd.jit.signature import FIRST_NUMBER, Answer, answer, arguments, largest_array
 from micrograd.jit.tape import LONG, Symbol, Tape, TraceError
 from micrograd.jit.unseen import Unseen
@@ -88,9 +88,9 @@ class Trace:
         return not alone or len(self.tape) > LONG
 
 
-def trace_value(root: Value) -> Trace:
+def trace_value(root: Value, exact: bool = False) -> Trace:
     """The graph of `root` on a tape, its leaves as constants. TypeError for an operation that can't be compiled."""
-    trace = Trace()
+    trace = Trace(Tape(exact))
     symbols: dict[Value, Any] = {}
     for v in topological(root):
         for leaf in v._prev:
@@ -119,7 +119,8 @@ def trace_function(
     number: Callable[[Symbol], Any],
     fast: bool = True,
     arrays: Sequence[Any] = (),
-    written_out: bool = False,
+    deepest: int = DEEPEST,
+    exact: bool = False,
 ) -> Trace:
     """One run of `function` with arguments of these keys, of the positional and of the named ones.
 
@@ -127,9 +128,11 @@ def trace_function(
     those for the keys of an `open_signature`.
 
     Whatever it raises comes through, and leaves every Value as it was. If somebody looks into what a vmap within a vmap
-    returned, or into an array that is differentiated by, such rows are written out; with `written_out` they are anyway.
+    returned, or into an array that is differentiated by, such rows are written out. `deepest` is the number of vmaps,
+    one within the other, of which one row is traced; all others are written out. An `exact` trace takes no shortcut.
     """
-    batch, first = Batch(Tape(), *((1, 0) if written_out else ())), None
+    deepest, fast = (0, False) if exact else (deepest, fast)
+    batch, first = Batch(Tape(exact), deepest, deepest if deepest == DEEPEST else 0), None
     while True:
         try:
             return one_run(batch, function, keys, inputs, dtype, number, fast, arrays)

@@ -6,6 +6,8 @@ in between. Disagreement is an AssertionError that says where.
 """
 
 import math
+import struct
+import time
 from contextlib import nullcontext
 from unittest.mock import patch
 
@@ -21,6 +23,9 @@ from micrograd.jit import STAGES, batched, chunks, jit, native
 from micrograd.jit.nests import check, interpret
 from micrograd.jit.roll import roll
 from micrograd.jit.signature import signature
+
+DTYPES = ("f64", "f32", "exact")
+PATIENCE = 0.1  # seconds: a program that takes longer in Python is not compiled as exact straight-line code
 
 
 class EagerError(Exception):
@@ -127,7 +132,7 @@ def compare(path, expected, actual, statistics, strict=False):
         assert expected.allows(actual), f"{path} is {actual!r}, not {expected!r}"
 
 
-def check_case(case, dtypes=("f64", "f32"), statistics=None, stages=True, pages=False):
+def check_case(case, dtypes=DTYPES, statistics=None, stages=True, pages=False):
     """AssertionError where compiled and eager execution differ, or compiled code writes outside its buffers; EagerError
     where there is nothing to compare. With `pages`, the process ends where it touches what is far outside (see guards).
     """
@@ -147,12 +152,15 @@ def check_case(case, dtypes=("f64", "f32"), statistics=None, stages=True, pages=
 def agreement(case, dtypes, statistics, stages, guards):
     eager = case.world()
     expected = []
+    began = time.process_time()
     try:
         for k in range(len(case.calls)):
             expected.append(run(eager, eager["program"], case, k))
     except Exception as error:
         raise EagerError(f"{type(error).__name__}: {error}") from error
-    for dtype in dtypes:
+    if "exact" in dtypes and time.process_time() - began < PATIENCE:
+        check_exact(case, guards)
+    for dtype in (dtype for dtype in dtypes if dtype != "exact"):
         set_precision(dtype)
         bounds, world = bounded_world(case), case.world()
         ways = {
@@ -178,6 +186,53 @@ def agreement(case, dtypes, statistics, stages, guards):
                 if ways["compiled"]._compilations.open is None:  # else inputs are in another order
                     check_stages(case, ways["compiled"], before, limits, after, statistics)
     return statistics
+
+
+def plain(x):
+    """A result without Values, which later calls may change."""
+    if isinstance(x, Value):
+        return x.data
+    if isinstance(x, dict):
+        return {key: plain(item) for key, item in x.items()}
+    if isinstance(x, (list, tuple)):
+        items = [plain(item) for item in x]
+        return type(x)(*items) if hasattr(x, "_fields") else type(x)(items)
+    return np.array(x) if isinstance(x, np.ndarray) else x
+
+
+def same_bits(path, expected, actual):
+    """AssertionError unless two results have the same numbers, bit for bit; one nan is like another."""
+    expected, actual = (x.tolist() if isinstance(x, np.ndarray) else plain(x) for x in (expected, actual))
+    if isinstance(expected, (list, tuple, dict)):
+        assert type(actual) is type(expected), f"{path} is {actual!r}, not {expected!r}"
+        assert len(actual) == len(expected), f"{path} is {actual!r}, not {expected!r}"
+        keys = list(expected) if isinstance(expected, dict) else range(len(expected))
+        assert not isinstance(expected, dict) or list(actual) == keys, f"{path} has the keys {list(actual)}"
+        for key in keys:
+            same_bits(f"{path}[{key!r}]", expected[key], actual[key])
+    elif isinstance(expected, (float, int)) and not isinstance(expected, bool):
+        assert isinstance(actual, (float, int)), f"{path} is {actual!r}, not {expected!r}"
+        same = struct.pack("<d", expected) == struct.pack("<d", actual)
+        assert same or expected != expected and actual != actual, f"{path} is {actual!r}, not {expected!r}"
+    else:
+        assert actual == expected, f"{path} is {actual!r}, not {expected!r}"
+
+
+def check_exact(case, guards):
+    """AssertionError where exact code and eager execution differ in a bit.
+
+    Eager code gets arrays of Python's floats, for numpy rounds in its own ways.
+    """
+    eager, world = case.world(), case.world()
+    ways = {how: jit(world["program"], exact=True) for how in ("compiled", "again")}
+    for k, how in enumerate(case.plan):
+        expected = run(eager, eager["program"], case, k, float)
+        given = () if how in ways else (float,)
+        actual = run(world, ways.get(how, world["program"]), case, k, *given)
+        where = f"call {k} ({how}) exactly:"
+        guards.verify(where)
+        for name, x, y in zip(("result", "state"), expected, actual):
+            same_bits(f"{where} {name}", x, y)
 
 
 def numbers_of(result):

@@ -15,7 +15,7 @@ import time
 import traceback
 import warnings
 
-from agreement import EagerError, Statistics, check_case
+from agreement import DTYPES, EagerError, Statistics, check_case
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from random_programs import cases, large_cases
@@ -72,7 +72,7 @@ class Worker:
             self.connection.close()
             self.process = None
 
-    def check(self, case, dtypes=("f64", "f32")):
+    def check(self, case, dtypes=DTYPES):
         """What became of a case: "agrees", "raises" or "differs", and more of it."""
         if self.process is None or self.age >= LIFE:
             self.stop()

@@ -34,6 +34,12 @@ def test_infinities_nans_and_zeros_go_where_they_go_in_eager_code(case):
     check(case)
 
 
+@given(cases(wild=True) | cases(rows=True) | cases())
+@settings(few, max_examples=60)
+def test_exact_code_gives_the_bits_of_eager_code(case):
+    check(case, dtypes=["exact"])
+
+
 @given(cases(budget=3000))
 @settings(few, max_examples=8)
 def test_larger_programs_agree(case):
