@@ -34,10 +34,10 @@ from collections.abc import Iterable
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from micrograd.engine import Value
+from micrograd.locks import drawing
 
 if TYPE_CHECKING:
     import graphviz
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 INSTALL_DOT = "install Graphviz, https://graphviz.org/download"
 INSTALL_DRAW = 'pip install ".[draw]"'
 WEBASSEMBLY_FORMATS = {"svg", "ps", "ps2", "eps", "dot", "gv", "canon", "xdot", "json", "plain", "fig", "pic", "tk"}
-WEBASSEMBLY_TURN = Lock()  # it has one memory, for one thread at a time
 
 
 def distances(root: Value, levels: int | None = None) -> dict[Value, int]:
@@ -170,7 +169,7 @@ def render(engine: str, format: str, source: str, renderer: str | None = None) -
     if format not in WEBASSEMBLY_FORMATS or renderer:
         raise ValueError(f"format {renderer or format!r} needs the program `dot`: {INSTALL_DOT}, or draw svg")
     try:
-        with WEBASSEMBLY_TURN:
+        with drawing:
             return bytes(webassembly().render(source, format=format, engine=engine))
     except ImportError as error:
         raise RuntimeError(

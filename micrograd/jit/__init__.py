@@ -30,6 +30,7 @@ from typing import Any, overload
 from micrograd.engine import Value
 from micrograd.jit import native
 from micrograd.jit.compilations import Compilations, CompilationsOfModule, key_of_a_list
+from micrograd.jit.compiler import compiled
 from micrograd.jit.program import STAGES, Program
 from micrograd.jit.tape import TraceError
 from micrograd.jit.trace import trace_value, tracing
@@ -120,11 +121,13 @@ class Compiled:
 
     def ir(self, stage: str) -> str:
         """The program as text at one of STAGES. RuntimeError if nothing is compiled yet."""
-        return str(self._latest().ir(stage))
+        latest = self._latest()
+        return compiled(lambda: str(latest.ir(stage)))
 
     def explain(self) -> str:
         """What was found and made of it, in plain words. RuntimeError if nothing is compiled yet."""
-        return str(self._latest().explain())
+        latest = self._latest()
+        return compiled(lambda: str(latest.explain()))
 
     def __str__(self) -> str:
         return self.ir("llvm-dialect")
@@ -135,7 +138,8 @@ class CompiledValue(Compiled):
 
     def __init__(self, value: Value, dtype: str, exact: bool = False):
         self._value, self._dtype, self._exact = value, dtype, exact
-        self._program = Program(trace_value(value, exact), dtype)
+        trace = trace_value(value, exact)
+        self._program = compiled(lambda: Program(trace, dtype))
 
     def __call__(self) -> float:
         return float(self._program([]))

@@ -18,11 +18,8 @@ depend on the number of rows alone: threads share the segments, and the result i
 from __future__ import annotations
 
 import ctypes
-import itertools
-import os
 import weakref
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -31,25 +28,15 @@ from micrograd.jit import native
 from micrograd.jit.buffers import ALIGNMENT
 from micrograd.jit.chunks import PRECISION, Column, Kernel, Pointer, address, buffer, driver, rows_at_once
 from micrograd.jit.few_rows import OnFewRows
-from micrograd.jit.lower import once
 from micrograd.jit.phases import Plan, cut
 from micrograd.jit.program import STAGES
 from micrograd.jit.rows import Axis, RowOutput, Source
+from micrograd.jit.segments import run_segments
 from micrograd.jit.trace import Trace
 
 STREAMED = 1 << 22  # bytes: results that are larger will not be read from a cache
 FAR = 256  # bytes: what several threads write lies so far apart, for memory is fetched by more than a line
 CHUNKS, SEGMENTS = 16, 64  # of a segment at least, and of a call at most
-
-
-def pool(threads: int) -> ThreadPoolExecutor:
-    """So many threads of this process: those of a pool from before a fork are not in it."""
-    return pool_of(threads, os.getpid())
-
-
-@once
-def pool_of(threads: int, process: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "micrograd")
 
 
 class Memory:
@@ -142,28 +129,25 @@ class OnRows:
         if rows <= CHUNKS * size:
             self.run_rows(self.fixed, 0, rows, *self.own.addresses, address(self.y), *self.shared, 0)
         else:
-            self.in_segments(rows, max(CHUNKS, -(-rows // (size * SEGMENTS))) * size)
+            self.in_segments(rows, max(CHUNKS, -(-rows // (size * SEGMENTS))) * size, held=(arrays, results))
         for column, output in zip(self.outputs, phase.row_outputs):
             if column.length:
                 results[output] = np.frombuffer(column, self.kind, 1, Column.wrong.offset)[0]
 
-    def in_segments(self, rows: int, each: int) -> None:
-        """The same for many rows: so many at a time, by several threads if wanted."""
+    def in_segments(self, rows: int, each: int, held: Any) -> None:
+        """The same for many rows: `each` of them at a time, in several threads if the vmap asks for it. `held` are
+        the arrays that the threads read and write."""
         starts = range(0, rows, each)
         sums = buffer(len(starts) * self.apart, self.kind)  # those of two segments have no line of cache in common
         first, step = address(sums), self.apart * self.kind.itemsize
-        turns = itertools.count()
 
-        def work(own: Workspace) -> None:
-            while (k := next(turns)) < len(starts):
-                last = min(starts[k] + each, rows)
-                self.run_rows(self.fixed, starts[k], last, *own.addresses, first + k * step, *self.shared, 0)
+        def run(k: int, workspace: Workspace) -> None:
+            last = min(starts[k] + each, rows)
+            self.run_rows(self.fixed, starts[k], last, *workspace.addresses, first + k * step, *self.shared, 0)
 
-        threads = min(self.axis.threads, len(starts))
-        tasks = [pool(threads).submit(work, Workspace(self.kernel, self.kind)) for _ in range(threads - 1)]
-        work(self.own)
-        for task in tasks:
-            task.result()
+        others = range(1, min(self.axis.threads, len(starts)))
+        workspaces = [self.own, *(Workspace(self.kernel, self.kind) for _ in others)]
+        run_segments(len(starts), run, workspaces, held=(self, sums, held))
         of_segments = sums.reshape(len(starts), self.apart)[:, self.parameters.sums_at : len(self.y)]
         total = self.y[self.parameters.sums_at :]
         total[:] = of_segments[0]

@@ -17,6 +17,7 @@ from micrograd.derivatives import differentiating
 from micrograd.engine import Value
 from micrograd.func import check_structure, like, vmap
 from micrograd.jit import native
+from micrograd.jit.compiler import compiled
 from micrograd.jit.program import Program
 from micrograd.jit.rows import runs_on_rows
 from micrograd.jit.signature import ArgumentError, as_array, open_signature, signature
@@ -92,13 +93,15 @@ class Compilations:
 
         start = time.perf_counter()
         trace = trace_function(self.function, key, inputs, self.dtype, self.number, arrays=arrays)
+        seconds = time.perf_counter() - start
         try:
-            return OpenProgram(trace, key, self.dtype, time.perf_counter() - start)
+            return compiled(lambda: OpenProgram(trace, key, self.dtype, seconds))
         except NestError:
             if trace.batch is None or not trace.batch.is_deep:
                 raise
         trace = trace_function(self.function, key, inputs, self.dtype, self.number, arrays=arrays, deepest=1)
-        return OpenProgram(trace, key, self.dtype, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return compiled(lambda: OpenProgram(trace, key, self.dtype, seconds))
 
     def key(self, place: int | str, x: Any, numbers: list[float], arrays: list[Any] | None = None) -> Any:
         try:
@@ -120,7 +123,8 @@ class Compilations:
         if key not in self.programs:
             start = time.perf_counter()
             trace = trace_function(self.function, key, inputs, self.dtype, self.number, exact=self.exact)
-            self.programs[key] = Program(trace, self.dtype, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            self.programs[key] = compiled(lambda: Program(trace, self.dtype, seconds))
         self.forms.prefer(key, self.programs[key].native)
         program: Program = self.programs[key]
         return program

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import ctypes
 import numbers
-import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -34,8 +33,7 @@ from typing import Any, TypeAlias
 from micrograd.engine import Value
 from micrograd.jit.buffers import ALIGNMENT, aligned
 from micrograd.jit.trace import SLOTS, Slot, patched_classes
-
-moving = threading.RLock()  # nobody moves while another does; reading and writing a home needs no lock
+from micrograd.locks import moving
 
 
 class Home(ctypes.c_double):

@@ -11,13 +11,14 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+
+from micrograd.jit.compiler import compiled
 
 T = TypeVar("T")
 
@@ -157,13 +158,14 @@ def once(make: Callable[..., T]) -> Callable[..., T]:
     the machine code of the others would be freed while they run it.
     """
     made: dict[tuple[Any, ...], T] = {}
-    making = threading.RLock()
+
+    def make_once(*args: Any) -> None:
+        if args not in made:
+            made[args] = make(*args)
 
     def kept(*args: Any) -> T:
         if args not in made:
-            with making:
-                if args not in made:
-                    made[args] = make(*args)
+            compiled(lambda: make_once(*args))
         return made[args]
 
     return kept

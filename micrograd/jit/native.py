@@ -30,7 +30,6 @@ import itertools
 import math
 import re
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
@@ -39,11 +38,13 @@ from typing import Any
 
 from micrograd.engine import Value
 from micrograd.jit.buffers import ALIGNMENT, aligned, offsets
-from micrograd.jit.homes import AnyHome, Home, Homed, NarrowHome, homes, moving
+from micrograd.jit.compiler import compiled
+from micrograd.jit.homes import AnyHome, Home, Homed, NarrowHome, homes
 from micrograd.jit.lower import MachineCode, llvm_c
 from micrograd.jit.signature import Answer, float_of
 from micrograd.jit.tape import INPUT
 from micrograd.jit.trace import SLOTS, Slot, Trace, turn
+from micrograd.locks import moving
 from micrograd.ops import whole
 
 C_TYPE: dict[str, Any] = {"f32": ctypes.c_float, "f64": ctypes.c_double}
@@ -251,21 +252,22 @@ class Machine:
         return result
 
 
-making = threading.RLock()
-made: list[Machine] = []
+made: list[Machine | None] = []
 
 
 def machine() -> Machine | None:
     """The entry, compiled when it is first asked for; None where it does not suit this Python."""
     if not made:
+        compiled(make_machine)
+    return made[0]
+
+
+def make_machine() -> None:
+    """Make the one machine of the process, unless another thread just has."""
+    if not made:
         llvm_c()  # before all else: it says what to install
         offsets = layout()
-        if offsets is None:
-            return None
-        with making:  # of two threads that come first, one compiles
-            if not made:
-                made.append(Machine(offsets, array_layout()))
-    return made[0]
+        made.append(None if offsets is None else Machine(offsets, array_layout()))
 
 
 def llvm_ir(text: str, offset_of: Callable[[str, str], int], constants: dict[str, int]) -> str:

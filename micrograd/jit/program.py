@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from micrograd.jit import lower, native
+from micrograd.jit.compiler import check_interrupt
 from micrograd.jit.emit import Emitted, emit
 from micrograd.jit.trace import Trace
 
@@ -59,6 +60,7 @@ class Code:
             self.code = self._timed("generate", self._outright)
 
     def _timed(self, stage: str, work: Callable[[], T]) -> T:
+        check_interrupt()
         start = time.perf_counter()
         try:
             return work()

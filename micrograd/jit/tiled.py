@@ -21,7 +21,6 @@ is the same for any number of them.
 from __future__ import annotations
 
 import ctypes
-import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,13 +29,14 @@ from typing import Any
 import numpy as np
 
 from micrograd.jit import native
-from micrograd.jit.batched import ProgramOnRows, memory, pool
+from micrograd.jit.batched import ProgramOnRows, memory
 from micrograd.jit.chunks import PRECISION, address, buffer, end
 from micrograd.jit.lower import MachineCode, once
 from micrograd.jit.nests import Program, dense
 from micrograd.jit.passes import Cutter, Feed, Kept, Pass
 from micrograd.jit.program import Code
 from micrograd.jit.rows import Axis, Batch, RowOutput, Source
+from micrograd.jit.segments import run_segments
 from micrograd.jit.trace import Trace
 from micrograd.jit.unseen import Origin
 from micrograd.jit.widen import Tile, divided, whole, widened
@@ -336,7 +336,7 @@ class OnTiles:
             fed.set(call.arrays)
         for left in self.left:
             left.begin()
-        self.in_segments()
+        self.in_segments(held=call)
         for left in self.left:
             left.end(self.shared, call.arrays, call.results)
 
@@ -360,29 +360,24 @@ class OnTiles:
             left.prepare(counts, along, self.segments)
         self.rows = rows
 
-    def in_segments(self) -> None:
-        """Run all tiles, by several threads if wanted."""
-        run, parameters, segments = self.run_tiles, ctypes.addressof(self.parameters), self.segments
+    def in_segments(self, held: Any) -> None:
+        """Run all tiles, in several threads if the vmaps ask for it. `held` has the arrays that they read and write."""
+        run_tiles, parameters, segments = self.run_tiles, ctypes.addressof(self.parameters), self.segments
         outer, inner = (*self.tiles, 1)[:2]
         if segments == 1:
-            run(parameters, 0, outer, 0, inner, 0, *self.spaces[0].addresses)
+            run_tiles(parameters, 0, outer, 0, inner, 0, *self.spaces[0].addresses)
             return
         bounds = [k * self.tiles[self.along] // segments for k in range(segments + 1)]
-        turns = itertools.count()
 
-        def work(own: Workspace) -> None:
-            while (k := next(turns)) < segments:
-                part = bounds[k], bounds[k + 1]
-                tiles = (*part, 0, inner) if not self.along else (0, outer, *part)
-                run(parameters, *tiles, k, *own.addresses)
+        def run(k: int, workspace: Workspace) -> None:
+            part = bounds[k], bounds[k + 1]
+            tiles = (*part, 0, inner) if not self.along else (0, outer, *part)
+            run_tiles(parameters, *tiles, k, *workspace.addresses)
 
         threads = min(max(axis.threads for axis in self.axes), segments)
         while len(self.spaces) < threads:
             self.spaces.append(Workspace(self.kernel, self.shared.dtype))
-        tasks = [pool(threads).submit(work, own) for own in self.spaces[1:threads]]
-        work(self.spaces[0])
-        for task in tasks:
-            task.result()
+        run_segments(segments, run, self.spaces[:threads], held=(self, held))
 
 
 class Space:
