@@ -20,11 +20,12 @@ from __future__ import annotations
 import heapq
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 from micrograd.engine import NONE, PULLBACKS, Data, Value, data_of, unlisted_pullback
+from micrograd.interrupts import is_running
 
 ONCE_ONLY = "the derivative, in numbers, of"
 
@@ -44,29 +45,55 @@ by_rows: Callable[[Any], Any] | None = None
 
 
 class Running(threading.local):
-    """The derivatives that this thread is calculating, one within the other: the independent Values of each."""
+    """The derivatives that this thread is calculating, one within the other: the independent Values of each, and the
+    frame that calculates it."""
 
     def __init__(self) -> None:
-        self.independents: list[list[Value]] = []
+        self.derivatives: list[tuple[FrameType, list[Value]]] = []
 
 
 running = Running()
 
 
-@contextmanager
-def differentiation() -> Iterator[None]:
-    """The time in which a function runs on independent Values and is differentiated."""
-    running.independents.append([])
-    try:
-        yield
-    finally:
-        for x in running.independents.pop():
-            x.__class__ = Active  # from now on it is a constant to whoever differentiates what came of it
+class differentiation:  # noqa: N801  # reads as a function where it is used
+    """A context in which a function runs on independent Values and is differentiated.
+
+    An interrupt may skip `__exit__`. What it leaves is removed by whoever asks next: see `is_differentiating`.
+    """
+
+    def __enter__(self) -> None:
+        end_interrupted()
+        running.derivatives.append((sys._getframe(1), []))
+
+    def __exit__(self, *_: Any) -> None:
+        end_interrupted()
+        if running.derivatives and running.derivatives[-1][0] is sys._getframe(1):
+            end_last()
+
+
+def end_last() -> None:
+    """End the innermost derivative."""
+    for x in running.derivatives[-1][1]:
+        x.__class__ = Active  # for derivatives of what was calculated from it, it is a constant
+    running.derivatives.pop()
+
+
+def end_interrupted() -> None:
+    """End the derivatives of this thread whose frames have been left by an interrupt."""
+    while running.derivatives and not is_running(running.derivatives[-1][0], threading.get_ident()):
+        end_last()
 
 
 def differentiating() -> bool:
     """Is this thread calculating a derivative, other than in a trace?"""
-    return bool(running.independents)
+    return bool(running.derivatives)
+
+
+def is_differentiating() -> bool:
+    """The same, certain to be right after an interrupt; slower while a derivative is being calculated."""
+    if running.derivatives:
+        end_interrupted()
+    return bool(running.derivatives)
 
 
 def tracing() -> bool:
@@ -89,7 +116,7 @@ class Active(Value):
         return self is other if isinstance(other, Value) else self.data == other
 
     def backward(self) -> None:
-        if differentiating():
+        if is_differentiating():
             raise TypeError(
                 "backward() within a function that is differentiated gives plain numbers, whose derivatives are lost: "
                 "write micrograd.func.grad there"
@@ -141,7 +168,7 @@ def independent(x: Value | Data) -> Value:
     kind = Independent if differentiating() and not tracing() else Value
     new = kind(x.data, (x, constant(0)), "-") if isinstance(x, Value) else kind(x)
     if kind is Independent:
-        running.independents[-1].append(new)
+        running.derivatives[-1][1].append(new)
     return new
 
 

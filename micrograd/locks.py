@@ -4,13 +4,13 @@ A fork copies only the thread that calls it. If another thread held a lock at th
 the child, and what it protects would be half changed. Therefore a fork acquires these locks first, and releases them in
 both processes.
 
-    >>> with moving:
-    ...     "no other thread moves numbers, and none forks"
-    'no other thread moves numbers, and none forks'
+    >>> with compiling:
+    ...     "no other thread compiles, and none forks"
+    'no other thread compiles, and none forks'
 
 A thread may acquire a lock while it holds one that is defined further down, never the other way round: a fork acquires
 them from the last to the first. No lock is held while code of users runs, because that might wait for the thread that
-forks. The turn to trace is held then, and takes care of forks itself.
+forks. A `FrameLock` needs none of this: in the child it is free, and what it protects is right at any instruction.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from __future__ import annotations
 import os
 import threading
 from typing import Any
+
+from micrograd.interrupts import FrameLock
 
 locks: list[Any] = []
 
@@ -32,6 +34,6 @@ def new_lock() -> Any:
 
 
 starting = new_lock()  # threads: the size of their stacks is a setting of the whole process
-moving = new_lock()  # numbers between homes (`micrograd.jit.homes`); reading and writing a home needs no lock
+moving = FrameLock()  # numbers between homes (`micrograd.jit.homes`); reading and writing a home needs no lock
 compiling = new_lock()  # one program at a time (`micrograd.jit.compiler`)
 drawing = new_lock()  # the WebAssembly module that draws has one memory (`micrograd.draw`)

@@ -213,8 +213,7 @@ class ProgramOnRows:
         if has_homes and at is not None and table is not None and at.write_results(ctypes.addressof(table), address(y)):
             self.native.settle_again()
             return
-        for (v, name), number in zip(self.trace.set, y[-many:].tolist()):
-            setattr(v, name, number)
+        native.set_all(self.trace.set, y[-many:].tolist())
 
     def answered(self, y: Any) -> Results:
         """The numbers of y that are not set; IndexError if one that must be an index is none."""

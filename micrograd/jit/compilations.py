@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from micrograd.derivatives import differentiating
+from micrograd.derivatives import is_differentiating
 from micrograd.engine import Value
 from micrograd.func import check_structure, like, vmap
 from micrograd.jit import native
@@ -52,7 +52,9 @@ class Compilations:
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """The answer to any arguments, by way of their signature."""
-        if tracing() or differentiating():  # called by a function that is being compiled, or differentiated: part of it
+        if (
+            tracing() or is_differentiating()
+        ):  # called by a function that is being compiled, or differentiated: part of it
             return self.function(*args, **kwargs)
         if self.open is None and not self.exact and runs_on_rows(self.function):
             self.open = {}

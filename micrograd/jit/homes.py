@@ -49,6 +49,7 @@ class NarrowHome(ctypes.c_float):
 
 
 AnyHome: TypeAlias = "Home | NarrowHome"
+SlotKey: TypeAlias = tuple[int, str]  # the id of a Value, and "data" or "grad"
 KINDS: tuple[type[AnyHome], ...] = (NarrowHome, Home)
 
 
@@ -88,15 +89,15 @@ def looking_through(name: str) -> property:
             home.value = number
         else:
             with moving:
+                tell_readers([home])  # before: an interrupt may come in between, and a reader told in vain looks again
                 put(v, x)
-                tell_readers([home])
 
     def leave(v: Value) -> None:
         with moving:
             home = get(v)
-            delete(v)
             if home.__class__ in KINDS:
                 tell_readers([home])
+            delete(v)
 
     return property(read, write, leave)
 
@@ -104,7 +105,7 @@ def looking_through(name: str) -> property:
 def tell_readers(left: Iterable[AnyHome]) -> None:
     """Somebody has left: no program may read the blocks before it has looked who still lives there."""
     for block in blocks_of(left):
-        for reader in block.readers:
+        for reader in tuple(block.readers):
             reader.homes_left()
 
 
@@ -131,13 +132,34 @@ def as_float(x: Any) -> float | None:
     return number if number == x or x != x else None
 
 
+set_class = object.__dict__["__class__"].__set__
+
+
+def class_before(v: Value) -> Any:
+    """The class that a Value with homes had before it had any: what it says that it is, to pickle, too."""
+    return type(v).__bases__[0]
+
+
+def change_class(v: Value, cls: Any) -> None:
+    """Assign the `__class__` of a Value with homes. It keeps them if Values of that class may have any."""
+    homed = homed_class(cls) if isinstance(cls, type) and issubclass(cls, Value) else None
+    if homed is None:
+        with moving:
+            for name, slot in SLOTS.items():
+                home = content_of((v, name))
+                if home.__class__ in KINDS:
+                    tell_readers([home])
+                    slot.__set__(v, home.value)
+    set_class(v, cls if homed is None else homed)
+
+
 class Homed(Value):
     """A Value with homes. It calls itself what it was before, and is copied and pickled as that."""
 
     __slots__ = ()
     data = looking_through("data")
     grad = looking_through("grad")
-    __class__ = property(lambda v: type(v).__bases__[0])  # pickle asks for it
+    __class__ = property(class_before, change_class)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """As the class that it was reduces it, with that class in place of the present one."""
@@ -180,71 +202,104 @@ def homed_class(cls: type) -> type | None:
 
 def homes(
     slots: Sequence[Slot],
-    former: Mapping[Slot, AnyHome] | None = None,
+    former: Mapping[SlotKey, AnyHome] | None = None,
     readers: Iterable[Any] = (),
     narrowed: Iterable[Slot] = (),
     widened: Iterable[Slot] = (),
     front: int = ALIGNMENT,
 ) -> Any:
-    """The home of each slot, in a list; None, and nothing moved, if one of them can have none.
+    """The home of each slot, in a list; None if one of them can have none.
 
-    Slots without a home get the one they have in `former`, or a new one, in a new block, in the order they come in.
-    Of the `readers`, `homes_left()` will be called when anything leaves one of the blocks that these homes are in.
+    Slots without a home get the one they have in `former`, by their keys, or a new one, in a new block, in the order
+    they come in. `homes_left()` of the `readers` is called when anything leaves one of the blocks of these homes.
 
     Those of the slots that are `narrowed` move to narrow homes together, if the numbers of all of them fit; but for
     those that an f64 program sets. Those `widened`, for an f64 program that sets them, move to wide ones. New blocks
     have `front` bytes to spare before them.
+
+    An exception at any point, such as Ctrl-C, leaves each slot with a number of its own or in a home, and the readers
+    of every home that was left told.
     """
     with moving:
-        found: dict[Slot, AnyHome] = {}
-        homeless: dict[Slot, float] = {}
-        get = {name: slot.__get__ for name, slot in SLOTS.items()}
-        for slot in slots:
-            v, name = slot
-            try:
-                content = get[name](v)
-            except AttributeError:  # deleted
-                return None
+        members = {key_of(slot): slot for slot in slots}
+        found: dict[SlotKey, AnyHome] = {}
+        homeless: dict[SlotKey, float] = {}
+        for key, slot in members.items():
+            content = content_of(slot)
             if content.__class__ in KINDS:
-                found[slot] = content
+                found[key] = content
             elif (number := as_float(content)) is not None:
-                homeless[slot] = number
+                homeless[key] = number
             else:
                 return None
         set_wide = {id(block) for block in blocks_of(found.values()) if block.wide}
         to_narrow = {
-            slot: found[slot].value if slot in found else homeless[slot]
-            for slot in narrowed
-            if slot in homeless or found[slot].__class__ is Home and id(found[slot]._b_base_) not in set_wide
+            key: found[key].value if key in found else homeless[key]
+            for key in map(key_of, narrowed)
+            if key in homeless or found[key].__class__ is Home and id(found[key]._b_base_) not in set_wide
         }
         if not all(map(is_narrow, to_narrow.values())):
             to_narrow = {}
-        to_widen = {slot: found[slot].value for slot in widened if found.get(slot).__class__ is NarrowHome}
-        to_widen.update((slot, number) for slot, number in homeless.items() if slot not in to_narrow)
-        owners = {v for v, _ in homeless if not isinstance(v, Homed)}
-        classes: dict[type, Any] = {cls: homed_class(cls) for cls in set(map(type, owners))}
-        if None in classes.values():
+        to_widen = {key: found[key].value for key in map(key_of, widened) if found.get(key).__class__ is NarrowHome}
+        to_widen.update((key, number) for key, number in homeless.items() if key not in to_narrow)
+        if not give_homed_classes([members[key][0] for key in homeless]):
             return None
-        try:
-            for v in owners:
-                v.__class__ = classes[type(v)]
-        except TypeError:  # the two have not the same layout
-            return None
-        tell_readers(found[slot] for slot in (*to_narrow, *to_widen) if slot in found)
+        tell_readers(found[key] for key in (*to_narrow, *to_widen) if key in found)
         for kind, moved in ((NarrowHome, to_narrow), (Home, to_widen)):
-            known = {slot: home for slot, home in (former or {}).items() if slot in moved and home.__class__ is kind}
+            known = {key: home for key, home in (former or {}).items() if key in moved and home.__class__ is kind}
             rooms = iter(block_of(kind, len(moved) - len(known), front))
-            for slot, number in moved.items():
-                home = known[slot] if slot in known else next(rooms)
-                if slot in found:
-                    number = found[slot].value  # another thread may assign at any time
-                home.value = number
-                if home.value == number or number != number:
-                    found[slot] = home
-                    SLOTS[slot[1]].__set__(slot[0], home)
-        result = [found[slot] for slot in slots]
+            for key in moved:
+                home = known[key] if key in known else next(rooms)
+                if move(members[key], home):
+                    found[key] = home
+        if len(found) < len(members):
+            return None
+        result = [found[key_of(slot)] for slot in slots]
         for block in blocks_of(result):
             block.readers.update(readers)
-        for block in blocks_of(found[slot] for slot in widened):
+        for block in blocks_of(found[key_of(slot)] for slot in widened):
             block.wide.update(readers)
         return result
+
+
+def key_of(slot: Slot) -> SlotKey:
+    """The key of a slot in a dict. A class of Values may define equality as it likes, so only their identity counts."""
+    return id(slot[0]), slot[1]
+
+
+def content_of(slot: Slot) -> Any:
+    """What a slot holds: a home, a number or anything else; None if nothing."""
+    try:
+        return SLOTS[slot[1]].__get__(slot[0])
+    except AttributeError:  # deleted
+        return None
+
+
+def move(slot: Slot, home: AnyHome) -> bool:
+    """Let a slot have this home for the number that it holds, and return whether the home can hold that number.
+
+    The number is read here and not before, since another thread or a signal handler may assign one at any time.
+    """
+    content = content_of(slot)
+    number = content.value if content.__class__ in KINDS else as_float(content)
+    if number is None:
+        return False
+    home.value = number
+    if home.value != number and number == number:
+        return False
+    SLOTS[slot[1]].__set__(slot[0], home)
+    return True
+
+
+def give_homed_classes(values: Iterable[Value]) -> bool:
+    """Give Values classes whose slots may hold homes; false if one of them can have none."""
+    others = {id(v): v for v in values if not isinstance(v, Homed)}.values()
+    classes: dict[type, Any] = {cls: homed_class(cls) for cls in set(map(type, others))}
+    if None in classes.values():
+        return False
+    try:
+        for v in others:
+            set_class(v, classes[type(v)])
+    except TypeError:  # the two have not the same layout
+        return False
+    return True

@@ -39,7 +39,7 @@ from typing import Any
 from micrograd.engine import Value
 from micrograd.jit.buffers import ALIGNMENT, aligned, offsets
 from micrograd.jit.compiler import compiled
-from micrograd.jit.homes import AnyHome, Home, Homed, NarrowHome, homes
+from micrograd.jit.homes import AnyHome, Home, Homed, NarrowHome, SlotKey, content_of, homes, key_of
 from micrograd.jit.lower import MachineCode, llvm_c
 from micrograd.jit.signature import Answer, float_of
 from micrograd.jit.tape import INPUT
@@ -161,13 +161,19 @@ def layout() -> dict[str, int] | None:
         return None
     probe, v, home, items, pair = 1234.5, Value.__new__(Value), Home(1234.5), [1234.5, 0.5], (0.25, 0.5)
     offsets = {"ob_type": 8, "ob_fval": 16, "b_ptr": 16, "ob_size": 16, "ob_item": 24}
+    tuple_items = tuple.__basicsize__  # the items come after all other fields
+    sizes = float.__basicsize__, list.__basicsize__, Home.__basicsize__ >= 24, tuple_items in (24, 32)
+    if sizes != (24, 40, True, True):  # before anything is read: nothing may be read beyond an object
+        return None
     fits = [
         word(probe, 8) == id(float),
         ctypes.c_double.from_address(id(probe) + 16).value == probe,
         word(home, 16) == ctypes.addressof(home),
-        float.__basicsize__ == 24 and list.__basicsize__ == 40 and word(items, 16) == word(pair, 16) == 2,
+        word(items, 16) == word(pair, 16) == 2,
+        (word(pair, tuple_items), word(pair, tuple_items + 8)) == (id(pair[0]), id(pair[1])),
     ]
-    if not all(fits) or Pointer.from_address(word(items, 24) or 0).value != id(items[0]):
+    address = word(items, 24)
+    if not all(fits) or not address or Pointer.from_address(address).value != id(items[0]):
         return None
     for name, slot in SLOTS.items():
         slot.__set__(v, probe)
@@ -176,8 +182,7 @@ def layout() -> dict[str, int] | None:
             return None
         offsets[name] = found[0]
         slot.__delete__(v)
-    found = [i for i in (24, 32) if (word(pair, i), word(pair, i + 8)) == (id(pair[0]), id(pair[1]))]
-    return {**offsets, "tuple_items": found[0]} if len(found) == 1 else None
+    return {**offsets, "tuple_items": tuple_items}
 
 
 def array_layout() -> dict[str, int] | None:
@@ -390,9 +395,9 @@ class Forms:
             self.known[native] = form(key, native, least)
         chosen = self.known[native]
         if chosen is not None and chosen not in self.first:
-            self.first = [chosen, *self.first][:FORMS]
-            for i, one in enumerate(self.first):
-                self.pointers[i] = ctypes.addressof(one)
+            first = [chosen, *self.first][:FORMS]
+            self.pointers[: len(first)] = [ctypes.addressof(one) for one in first]  # all at once
+            self.first = first
 
 
 def dispatch(slow: Callable[..., Any], forms: Forms) -> Callable[..., Any]:
@@ -427,8 +432,9 @@ class Native:
     ):
         self.code, self.trace, self.overwrites = code, trace, overwrites
         self.type, self.temporaries = C_TYPE[dtype], temporaries
-        self.homes: dict[Slot, AnyHome] = {}  # for numbers that have left, if they come back
+        self.homes: dict[SlotKey, AnyHome] = {}  # for numbers that have left, if they come back
         self.patience = 1
+        self.departures = 0  # how often some number may have left its home
         self.table: Table | None = None
         self.on_numbers: Callable[..., Any] = lambda numbers: NotImplemented
         at = machine()
@@ -485,6 +491,8 @@ class Native:
         with moving:
             if table is None or table.settled > 0:
                 return False
+            table.settled = LEFT  # until all is in place: an interrupt, or the end of another thread's call, may come
+            departures = self.departures
             slots = [*trace.live, *trace.set]
             narrowed, widened = (trace.set, ()) if table.single else ((), trace.set)
             front = max(ALIGNMENT, min(table.outputs, len(trace.set)) * unit)
@@ -492,22 +500,29 @@ class Native:
             if found is None:
                 return False
             read, written = found[: len(trace.live)], found[len(trace.live) :]
-            former = self.homes
-            self.homes = dict(zip(slots, found))
-            for slot in narrowed:
-                if self.homes[slot].__class__ is Home and former.get(slot).__class__ is NarrowHome:
-                    self.homes[slot] = former[slot]
+            former, latest = self.homes, dict(zip(map(key_of, slots), found))
+            for key in map(key_of, narrowed):
+                if latest[key].__class__ is Home and former.get(key).__class__ is NarrowHome:
+                    latest[key] = former[key]
+            self.homes = latest
             reads, writes = runs(read, 0, unit), runs(written, table.outputs, unit)
+            setattr(table, "runs", (reads, writes, found))  # kept alive
             table.direct, table.over = self.in_place(reads, writes, written)
             for name, part in (("reads", reads), ("writes", writes)):
                 setattr(table, name, ctypes.addressof(part))
                 setattr(table, f"{name}_end", ctypes.addressof(part) + ctypes.sizeof(part))
-            setattr(table, "runs", (reads, writes, found))
-            table.settled = SETTLED
             wide: list[Any] = [home for home in written if home.__class__ is Home]
+            calls = SETTLED
             if narrowed and not all(home._b_base_.wide for home in wide):
-                table.settled, self.patience = self.patience, min(2 * self.patience, PATIENCE)
+                calls, self.patience = self.patience, min(2 * self.patience, PATIENCE)
+            if self.departures != departures and not self.at_home(slots, found):
+                return False  # a signal handler has assigned meanwhile, in this very thread
+            table.settled = calls
             return True
+
+    def at_home(self, slots: Iterable[Slot], found: Iterable[AnyHome]) -> bool:
+        """Whether the slots still hold these homes."""
+        return all(content_of(slot) is home for slot, home in zip(slots, found))
 
     def settle_again(self) -> None:
         """Let what the first call has set move at once, not at the second call."""
@@ -539,6 +554,7 @@ class Native:
 
     def homes_left(self) -> None:
         """Some number may have left its home: look again before the next call."""
+        self.departures += 1
         if self.table is not None:
             if PATIENCE < self.table.settled < SETTLED - 16 * self.patience:  # all went well for long
                 self.patience = 1
@@ -583,8 +599,7 @@ class Native:
         first_set = len(results) - len(trace.set)
         for (length, line), number in zip(trace.checks, results[first_set - len(trace.checks) : first_set]):
             check_index(number, length, line)
-        for (v, name), number in zip(trace.set, results[first_set:]):
-            setattr(v, name, number)
+        set_all(trace.set, results[first_set:])
         return trace.answer(results)
 
 
@@ -629,9 +644,28 @@ def check_index(number: float, length: int, line: str) -> None:
         raise IndexError(f"{line}: {error}") from None
 
 
+def set_all(slots: Sequence[Slot], results: Sequence[float]) -> None:
+    """Set data and gradients of Values. If an interrupt comes in between, the rest is set before it goes on."""
+    done = 0
+    try:
+        while done < len(slots):
+            setattr(*slots[done], results[done])
+            done += 1
+    finally:
+        while done < len(slots):
+            setattr(*slots[done], results[done])
+            done += 1
+
+
 def live_number(v: Value, name: str) -> float:
     """The data or the gradient of a Value as a float; TypeError that shows the Value, if it is none."""
     try:
-        return float_of(getattr(v, name))
-    except (TypeError, AttributeError) as error:
-        raise TypeError(f"the {name} of a Value {v.label or 'that compiled code reads'} {error}") from None
+        number = getattr(v, name)
+    except AttributeError:
+        reason = f"must be a number, but it has been deleted; assign it again, as in v.{name} = 0.0"
+    else:
+        try:
+            return float_of(number)
+        except TypeError as error:
+            reason = str(error)
+    raise TypeError(f"the {name} of a Value {v.label or 'that compiled code reads'} {reason}")

@@ -33,15 +33,15 @@ ENGINE: dict[str, Any] = {
 }
 
 
-def methods(tape: Tape, outside: Outside, kind: Any, thread: int) -> tuple[dict[str, Any], Callable[[], None]]:
-    """The methods by name, for a thread, and what makes them the engine's for good, whoever has kept one."""
+def methods(tape: Tape, outside: Outside, kind: Any, tracer: list[int]) -> dict[str, Any]:
+    """The methods by name. They write on the tape in the thread that `tracer` holds, and are the engine's in others."""
     codes, first, second = tape.codes, tape.first, tape.second
     data_rows, index_of = outside.rows["data"], tape.index_of
     classes, data, ident, new = frozenset(patched_classes), SLOTS["data"].__get__, threading.get_ident, object.__new__
 
     def row_outside(v: Any) -> int:
         """The row of the data of a Value from outside; -1 if it is none, or another thread's."""
-        if type(v) not in classes or ident() != thread:
+        if type(v) not in classes or ident() != tracer[0]:
             return -1
         i = data_rows.get(v)
         if i is None:
@@ -136,7 +136,7 @@ def methods(tape: Tape, outside: Outside, kind: Any, thread: int) -> tuple[dict[
 
     def where(condition: Any, a: Any, b: Any) -> Any:
         operands = condition, a, b
-        rows = [row_of(x) for x in operands] if ident() == thread else [-1]
+        rows = [row_of(x) for x in operands] if ident() == tracer[0] else [-1]
         if min(rows) < 0:
             return ENGINE["where"](condition, a, b)
         y = new(kind)
@@ -148,19 +148,15 @@ def methods(tape: Tape, outside: Outside, kind: Any, thread: int) -> tuple[dict[
     def initialise(self: Any, data: Any, _children: Any = (), _op: str = "", label: str = "") -> None:
         is_number = type(data) is float or type(data) is Symbol or type(data) is int
         is_new_leaf = type(self) is Value and not _op and not label and getattr(self, "_op", None) is None
-        if not (is_new_leaf and is_number and _children == () and ident() == thread):
+        if not (is_new_leaf and is_number and _children == () and ident() == tracer[0]):
             ENGINE["__init__"](self, data, _children, _op, label)
             return
         self.__class__ = kind
         self._row = index_of(data)
         self._slope, self._op, self._first, self._second = FRESH, "", NONE, None
 
-    def stop() -> None:
-        nonlocal thread
-        thread = -1
-
     found: dict[str, Any] = {name: binary(name) for name in (*BINARY, *REFLECTED)}
     found |= {name: found[other] for name, other in SAME.items()}
     found |= {name: unary(name) for name in UNARY}
     found |= {"__init__": initialise, "__pow__": power, "where": where}
-    return found, stop
+    return found

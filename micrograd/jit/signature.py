@@ -282,6 +282,14 @@ def float_of(x: Any) -> float:
     if type(data) not in (float, int) and is_masked(data):
         raise ArgumentError("must be a number, got one that is masked")
     try:
-        return float(number(data))
+        x = number(data)
+        y = float(x)
     except (TypeError, ValueError, OverflowError) as error:
         raise ArgumentError(f"must be a number, got {type(data).__name__}: {data!r:.60}") from error
+    try:
+        x * 1.0
+    except Exception as error:
+        raise ArgumentError(
+            f"must be a number that works with floats, got {type(data).__name__}: {data!r:.60}; use float() of it"
+        ) from error
+    return y

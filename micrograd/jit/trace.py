@@ -15,14 +15,18 @@ from __future__ import annotations
 import ctypes
 import gc
 import operator
+import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import starmap
+from types import FrameType
 from typing import Any
 
 from micrograd import derivatives, func, ops
 from micrograd.engine import Value, topological
+from micrograd.interrupts import FrameLock, is_running
 from micrograd.jit import short, sweep
 from micrograd.jit.order import ranks
 from micrograd.jit.rows import DEEPEST, Batch
@@ -40,7 +44,6 @@ __all__ = [
     "trace_value",
     "tracing",
     "turn",
-    "values_on",
 ]
 
 # What an operation of the engine does to data, where it is not the function of `ops` of the same name.
@@ -157,7 +160,37 @@ def one_run(
     arrays: Sequence[Any],
 ) -> Trace:
     """The trace of a run with what is known of rows in `batch`, which is nothing yet."""
-    tape = batch.tape
+    with _turns:
+        end_interrupted()
+        session = Session(batch, fast)
+        # There must be no other `try` in here: the instruction that begins one is covered by none around it.
+        try:
+            try:
+                session.begin()
+                trace = run_in(session, function, keys, inputs, dtype, number, arrays)
+            finally:
+                session.end()
+        finally:
+            session.end()  # again, for an interrupt may have stopped the first
+    trace.arguments = batch.arguments
+    trace.array = largest_array(keys) if not batch.arguments else (0, 0)
+    if batch.tape.batch is not None:
+        trace.batch = batch
+        batch.check(batch.tape.outputs)
+    return trace
+
+
+def run_in(
+    session: Session,
+    function: Callable[..., Any],
+    keys: tuple[Any, Any],
+    inputs: int,
+    dtype: str,
+    number: Callable[[Symbol], Any],
+    arrays: Sequence[Any],
+) -> Trace:
+    """Run a function in a session that has begun, and end what it does to Values."""
+    batch, tape = session.batch, session.tape
     trace = Trace(tape, inputs)
 
     def place(symbol: Symbol) -> int:
@@ -167,65 +200,27 @@ def one_run(
     def unseen(kind: str) -> Any:
         return batch.argument(kind, tuple(arrays[len(batch.arguments)].shape))
 
-    with collector_at_rest():
-        with values_on(tape, fast) as outside, rows_run_by(batch), gradients_noted(tape):
-            numbers = iter([number(symbol) for symbol in batch.new_inputs(inputs)])
-            positional, named = (arguments(key, numbers, unseen) for key in keys)
-            try:
-                result = function(*positional, **named)
-            except Exception as error:
-                if tape.refusal and error is not tape.refusal:  # what came of it tells less
-                    raise tape.refusal from error
-                raise
-            trace.returns = kind_of(result)
-            trace.answer = answer(result, place, dtype)
-            for (row, length), line in tape.checks.items():
-                if not batch.checks_rows(row, length, line):
-                    tape.outputs.append(row)
-                    trace.checks.append((length, line))
-            if tape.refusal:
-                raise tape.refusal
-        del result  # and all that it was made of
-        trace.inputs = batch.inputs
-        arrange(trace, outside, [function, positional, named])
-    trace.arguments = batch.arguments
-    trace.array = largest_array(keys) if not batch.arguments else (0, 0)
-    if tape.batch is not None:
-        trace.batch = batch
-        batch.check(tape.outputs)
+    numbers = iter([number(symbol) for symbol in batch.new_inputs(inputs)])
+    positional, named = (arguments(key, numbers, unseen) for key in keys)
+    try:
+        result = function(*positional, **named)
+    except Exception as error:
+        if tape.refusal and error is not tape.refusal:  # what came of it tells less
+            raise tape.refusal from error
+        raise
+    trace.returns = kind_of(result)
+    trace.answer = answer(result, place, dtype)
+    for (row, length), line in tape.checks.items():
+        if not batch.checks_rows(row, length, line):
+            tape.outputs.append(row)
+            trace.checks.append((length, line))
+    if tape.refusal:
+        raise tape.refusal
+    session.restore_values()
+    del result  # and all that it was made of
+    trace.inputs = batch.inputs
+    arrange(trace, session.outside, [function, positional, named])
     return trace
-
-
-@contextmanager
-def rows_run_by(batch: Batch) -> Iterator[None]:
-    """For a time, a vmap of this thread traces one row and leaves the others to the compiled code."""
-    before, thread = (func.tracing_vmap, derivatives.by_rows), threading.get_ident()
-
-    def over_rows(*args: Any) -> Any:
-        return batch.over_rows(*args) if threading.get_ident() == thread else NotImplemented
-
-    func.tracing_vmap, derivatives.by_rows = over_rows, batch.by_rows
-    try:
-        yield
-    finally:
-        func.tracing_vmap, derivatives.by_rows = before
-        batch.end()
-
-
-@contextmanager
-def gradients_noted(tape: Tape) -> Iterator[None]:
-    """For a time, the tape learns which Value's gradient a row is, as it does in a sweep."""
-    before, note = derivatives.note_gradient, tape.gradients.append
-
-    def note_rows(g: Any, of: Value) -> None:
-        if isinstance(g, Traced) and isinstance(of, Traced):
-            note((g._row, of._row))
-
-    derivatives.note_gradient = note_rows
-    try:
-        yield
-    finally:
-        derivatives.note_gradient = before
 
 
 def arrange(trace: Trace, outside: Outside, roots: list[Any]) -> None:
@@ -253,28 +248,142 @@ def kind_of(result: Any) -> str:
     return "other"
 
 
-@contextmanager
-def collector_at_rest() -> Iterator[None]:
-    """Without the cyclic garbage collector: a trace makes objects by the hundred thousand, and none is garbage."""
-    collects = gc.isenabled()
-    try:
-        gc.disable()
-        yield
-    finally:
-        if collects:
-            gc.enable()
-
-
 turn = ctypes.c_uint64(0)  # the thread that traces, 0 for none; in memory, so that compiled code can look, too
-_turns = threading.RLock()  # one trace at a time: it changes the class Value for everyone
+_turns = FrameLock()  # one trace at a time: it changes the class Value for everyone
+NOBODY = -1  # in the place of a thread
+current: Session | None = None  # of the innermost trace that has not ended
 
 
 def tracing() -> bool:
     """Is this thread in the middle of a trace?"""
+    if turn.value != threading.get_ident():
+        return False
+    end_interrupted()
     return turn.value == threading.get_ident()
 
 
-def slot_property(tape: Tape, outside: Outside, kind: Any, thread: int, owner: type, name: str) -> property:
+def end_interrupted() -> None:
+    """End the sessions of traces whose frames have been left by an interrupt."""
+    while current is not None and (current.frame is None or not is_running(current.frame, current.thread)):
+        current.end()
+
+
+class Session:
+    """What a trace replaces for its time: methods of Value, hooks of `func` and `derivatives`, the garbage collector.
+
+    Values of the thread that makes it write on the tape of `batch`. Other threads see what they always saw. If `fast`,
+    the methods of `short` and `sweep` write the rows; otherwise only the engine's methods do, with the same result.
+
+    Making one changes nothing. `begin` replaces, `end` puts back what was there, however far `begin` or another `end`
+    came before an interrupt.
+    """
+
+    def __init__(self, batch: Batch, fast: bool = True):
+        self.batch, self.tape = batch, batch.tape
+        self.frame: FrameType | None = sys._getframe(1)
+        self.thread = threading.get_ident()
+        self.tracer = [self.thread]  # shared with what stands in the place of the methods of Values
+        self.within, self.collects = current, gc.isenabled()
+        self.outside = Outside(self.tape)
+        self.kind: Any = type("Value", (Traced,), {"__slots__": (), "_tape": self.tape, "_own": {}})
+        methods = short.methods(self.tape, self.outside, self.kind, self.tracer)
+        if is_original("_backward"):
+            methods["backward"] = sweep.backward_method(self.tape, self.outside, self.kind)
+        new: list[tuple[Any, str, Any]] = [
+            (Value, name, method if fast else ENGINE[name]) for name, method in methods.items() if is_original(name)
+        ]
+        for owner in patched_classes:
+            for name in ("data", "grad"):
+                new.append((owner, name, slot_property(self.tape, self.outside, self.kind, self.tracer, owner, name)))
+        self.values = Replaced(new)
+        self.hooks = Replaced(
+            [
+                (func, "tracing_vmap", over_rows(batch, self.tracer)),
+                (derivatives, "by_rows", batch.by_rows),
+                (derivatives, "own_row", None),
+                (derivatives, "note_gradient", noting(self.tape)),
+                (turn, "value", self.thread),
+            ]
+        )
+
+    def begin(self) -> None:
+        global current
+        current = self
+        gc.disable()  # a trace makes objects by the hundred thousand, and none of them is garbage
+        self.hooks.replace()
+        self.values.replace()
+
+    def restore_values(self) -> None:
+        """Let Values be what they were, and the tape take no more rows."""
+        self.values.restore()
+        self.hooks.restore()
+        self.tracer[0] = NOBODY
+        self.tape.close()
+        self.batch.end()
+        self.kind._tape, self.kind._own = None, {}
+
+    def end(self) -> None:
+        global current
+        self.restore_values()
+        if self.collects:
+            gc.enable()
+        if current is self:
+            current = self.within
+        self.frame = None  # it refers to this session
+
+
+def over_rows(batch: Batch, tracer: list[int]) -> Callable[..., Any]:
+    """The hook that lets a vmap of the tracing thread trace one row, and leave the others to the compiled code."""
+
+    def run(*args: Any) -> Any:
+        return batch.over_rows(*args) if threading.get_ident() == tracer[0] else NotImplemented
+
+    return run
+
+
+def noting(tape: Tape) -> Callable[[Any, Value], None]:
+    """The hook that lets a tape know which Value's gradient a row is, as it does in a sweep."""
+    note = tape.gradients.append
+
+    def note_rows(g: Any, of: Value) -> None:
+        if isinstance(g, Traced) and isinstance(of, Traced):
+            note((g._row, of._row))
+
+    return note_rows
+
+
+class Replaced:
+    """Attributes, each with an object that has it, its name, and what it is replaced with."""
+
+    def __init__(self, new: Sequence[tuple[Any, str, Any]]):
+        self.owners, self.names, self.new = (list(column) for column in zip(*new))
+        self.old = [vars(owner)[name] if isinstance(owner, type) else getattr(owner, name) for owner, name, _ in new]
+
+    def replace(self) -> None:
+        exhaust(map(setattr, self.owners, self.names, self.new))
+
+    def restore(self) -> None:
+        """Put back what was there. No interrupt comes in between: see `exhaust`."""
+        changed = [
+            (owner, name, old)
+            for owner, name, old in zip(self.owners, self.names, self.old)
+            if not isinstance(owner, type) or vars(owner)[name] is not old  # each change of a class slows it down
+        ]
+        exhaust(starmap(setattr, changed))
+
+
+def exhaust(steps: Iterator[Any]) -> None:
+    """Run an iterator to its end, in C: if its steps run no Python code, no signal handler comes in between."""
+    deque(steps, maxlen=0)
+
+
+def is_original(name: str) -> bool:
+    """Is this method of Value the engine's, or what another trace has put in its place?"""
+    method = Value.__dict__[name]
+    return method is ENGINE[name] or getattr(method, "__module__", None) in (short.__name__, sweep.__name__)
+
+
+def slot_property(tape: Tape, outside: Outside, kind: Any, tracer: list[int], owner: type, name: str) -> property:
     """What replaces the `data` or the `grad` of a class of Values from outside.
 
     A Value that is being made gets the class of those within; one of a subclass keeps its own, and holds a Symbol.
@@ -290,12 +399,12 @@ def slot_property(tape: Tape, outside: Outside, kind: Any, thread: int, owner: t
             return None
 
     def read(v: Value) -> Any:
-        if ident() != thread:
+        if ident() != tracer[0]:
             return original.__get__(v, type(v))
         return Symbol(tape, outside.row(v, name)) if is_outside(v) else slot.__get__(v)
 
     def write(v: Value, x: Any) -> None:
-        if ident() != thread:
+        if ident() != tracer[0]:
             original.__set__(v, x)
         elif is_outside(v):
             outside.set(v, name, tape.index_of(x))
@@ -306,51 +415,3 @@ def slot_property(tape: Tape, outside: Outside, kind: Any, thread: int, owner: t
             slot.__set__(v, Symbol(tape, tape.index_of(x)) if name == "data" else x)
 
     return property(read, write)
-
-
-def is_original(name: str) -> bool:
-    """Is this method of Value the engine's, or what another trace has put in its place?"""
-    method = Value.__dict__[name]
-    return method is ENGINE[name] or getattr(method, "__module__", None) in (short.__name__, sweep.__name__)
-
-
-@contextmanager
-def values_on(tape: Tape, fast: bool = True) -> Iterator[Outside]:
-    """For a time, let the Values of this thread write on the tape; other threads see what they always saw.
-
-    `fast` is the short way, where there is one; without it there is the engine alone, to the same result.
-    """
-    with _turns:
-        thread, before = threading.get_ident(), turn.value
-        outside = Outside(tape)
-        kind: Any = type("Value", (Traced,), {"__slots__": (), "_tape": tape, "_own": {}})
-        found, stop = short.methods(tape, outside, kind, thread)
-        if is_original("_backward"):
-            found["backward"] = sweep.backward_method(tape, outside, kind)
-        new: dict[tuple[type, str], Any] = {
-            (Value, name): method if fast else ENGINE[name] for name, method in found.items() if is_original(name)
-        }
-        for owner in patched_classes:
-            for name in ("data", "grad"):
-                new[owner, name] = slot_property(tape, outside, kind, thread, owner, name)
-        old = {(owner, name): owner.__dict__[name] for owner, name in new}
-
-        def restore() -> None:
-            turn.value = before
-            for (owner, name), x in old.items():
-                if owner.__dict__[name] is not x:  # a class may not be changed endlessly without becoming slower
-                    setattr(owner, name, x)
-            stop()
-            tape.close()
-            kind._tape, kind._own = None, {}
-
-        try:
-            try:
-                turn.value = thread
-                for (owner, name), x in new.items():
-                    setattr(owner, name, x)
-                yield outside
-            finally:
-                restore()
-        finally:
-            restore()  # once more, for Ctrl-C may have come just before

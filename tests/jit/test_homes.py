@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import decimal
 import fractions
 import gc
 import math
@@ -23,7 +24,7 @@ from micrograd.draw import draw_dot
 from micrograd.engine import Value
 from micrograd.func import vmap
 from micrograd.jit import TraceError, jit, native
-from micrograd.jit.homes import ALIGNMENT, Home, Homed, NarrowHome, homes
+from micrograd.jit.homes import ALIGNMENT, Home, Homed, NarrowHome, homes, key_of
 from micrograd.nn import MLP
 from micrograd.optim import SGD
 
@@ -251,11 +252,78 @@ def test_compiled_code_names_what_is_no_number_and_goes_on_when_it_is_one_again(
     b.data = 4.0
     assert [compiled(2.0), other(2.0), compiled(2.0)] == [8.0, 8.0, 8.0]
     del b.data
-    with pytest.raises(TypeError, match="the data of a Value bias"):
+    with pytest.raises(
+        TypeError, match="the data of a Value bias must be a number, but it has been deleted; assign it"
+    ):
         compiled(2.0)
     b.data = 5
     assert [compiled(2.0), other(2.0)] == [9.0, 10.0]
-    assert native_homes(compiled)[b, "data"] is native_homes(other)[b, "data"]
+    assert native_homes(compiled)[key_of((b, "data"))] is native_homes(other)[key_of((b, "data"))]
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("name", ["data", "grad"])
+def test_a_decimal_is_refused_as_in_plain_python(dtype, name):
+    w = Value(2.0)
+    compiled = jit(lambda x: (w.data + w.grad) * x, dtype=dtype)
+    for _ in range(2):
+        assert compiled(1.0) == 2.0
+        setattr(w, name, decimal.Decimal("0.5"))
+        with pytest.raises(TypeError, match=r"decimal.Decimal"):
+            w.data * 1.0 + w.grad * 1.0
+        with pytest.raises(TypeError, match=f"the {name} of a Value .* works with floats, got Decimal.*use float"):
+            compiled(1.0)
+        w.data, w.grad = 2.0, 0.0
+
+
+class Mine(Labelled):
+    """A class that a Value gets later."""
+
+    def tripled(self):
+        return 3 * self.data
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("kind", [Labelled, Mine, Careful, Doubled, Registered, Value])
+def test_the_class_of_a_value_may_change_after_compiled_code_has_used_it(kind, dtype):
+    v, kept = Value(2.0), Value(1.0)
+    scale = scaling([v, kept], dtype)
+    scale(1.5)
+    v.__class__ = kind
+    if kind is Doubled:
+        v.data = 1.5
+    assert isinstance(v, kind)
+    assert v.__class__ is kind
+    assert v.data == 3.0
+    assert kind is not Mine or v.tripled() == 9.0
+    for x in (2.0, 0.5, 3.0):
+        before = v.data
+        scale(x)
+        assert v.data == before * x * (2 if kind is Doubled else 1)
+    v.data = 0.25
+    scale(2.0)
+    assert v.data == 0.5 * (2 if kind is Doubled else 1) ** 2
+    v.__class__ = Value
+    if kind is Doubled:
+        v.data = v.kept
+    assert (v.__class__, isinstance(v, Mine)) == (Value, False)
+    scale(2.0)
+    assert (copy.copy(v).data, pickle.loads(pickle.dumps(v)).data) == (v.data, v.data)
+
+
+def test_a_class_of_another_layout_is_refused_as_ever():
+    v = Value(2.0)
+    read = jit(lambda x: v * x)
+    read(1.0)
+    for other, message in (
+        (Slotted, "layout differs"),
+        (int, "only supported for mutable types"),
+        (5, "must be set to"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            v.__class__ = other
+        assert (v.__class__, v.data, read(2.0)) == (Value, 2.0, 4.0)
+        v.data = 2
 
 
 def native_homes(compiled):

@@ -187,6 +187,19 @@ def test_every_hostile_argument_is_taken_as_by_the_long_way_or_refused(usual):
 
 
 @needs_layout
+def test_looking_for_the_layout_of_objects_reads_nothing_beyond_them(monkeypatch):
+    beyond, word = [], native.word
+
+    def watched(thing, offset):
+        size = type(thing).__basicsize__ + type(thing).__itemsize__ * (len(thing) if isinstance(thing, tuple) else 0)
+        beyond.extend([(thing, offset)] * (offset + 8 > size))
+        return word(thing, offset)
+
+    monkeypatch.setattr(native, "word", watched)
+    assert native.layout.__wrapped__() == native.layout()
+    assert beyond == []
+
+
 def test_the_entry_takes_what_it_is_there_for():
     arrays = [
         np.arange(6.0).reshape(2, 3)[:, ::-1],
