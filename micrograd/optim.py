@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from numbers import Number
 from typing import Any
 
 from micrograd import ops
@@ -37,8 +38,11 @@ class Optimizer:
     """What all optimizers share: parameters, a learning rate, a count of steps, and numbers kept for each parameter.
 
     `parameters` is any iterable of Values, such as `model.parameters()`; TypeError for what is no Value, ValueError
-    if there are none or one comes twice. A subclass names in `kept` what it keeps, and defines `update`.
+    if there are none, one comes twice, or one is no leaf: no result of an operation. A subclass names in `kept` what it
+    keeps, and defines `update`.
     """
+
+    squares: Iterable[str] = ()  # those of `kept` that are never negative
 
     def __init__(self, parameters: Iterable[Value], lr: float, kept: Iterable[str] = ()):
         self.parameters = distinct_values(parameters)
@@ -61,12 +65,15 @@ class Optimizer:
         return self._steps.data
 
     def step(self) -> None:
-        """Move every parameter once, by its gradient."""
+        """Move every parameter once, by its gradient. If a gradient is no number: TypeError, and nothing has moved."""
         self.update()
         self._steps.data = self._steps.data + 1
 
     def update(self) -> None:
-        """Set the data of every parameter, and what is kept for it; `steps` is the number of steps before this one."""
+        """Set the data of every parameter, and what is kept for it; `steps` is the number of steps before this one.
+
+        Calculate all new numbers before you `assign` them, so that a step that fails changes nothing.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define update()")
 
     def zero_grad(self) -> None:
@@ -82,14 +89,17 @@ class Optimizer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict()`; ValueError, and nothing changed, if it is not one of such an optimizer."""
         same_names(state, ["lr", "steps", *self.kept])
-        numbers = {name: [ops.number(x) for x in state[name]] for name in self.kept}
-        for name, row in numbers.items():
-            if len(row) != len(self.parameters):
-                raise ValueError(f"state has {len(row)} numbers in {name!r} for {len(self.parameters)} parameters")
-        self._lr.data, self._steps.data = hyperparameter("lr", state["lr"]), hyperparameter("steps", state["steps"])
-        for name, row in numbers.items():
-            for v, x in zip(self.kept[name], row):
-                v.data = x
+        new = [(self._lr, hyperparameter("lr", state["lr"])), (self._steps, count("steps", state["steps"]))]
+        for name, values in self.kept.items():
+            if not isinstance(state[name], Iterable):
+                raise ValueError(f"state must have a list in {name!r}, got {state[name]!r:.60}")
+            numbers = [number(f"{name}[{i}]", x) for i, x in enumerate(state[name])]
+            if len(numbers) != len(values):
+                raise ValueError(f"state has {len(numbers)} numbers in {name!r} for {len(values)} parameters")
+            if name in self.squares and any(isinstance(x, (int, float)) and x < 0 for x in numbers):
+                raise ValueError(f"state has a negative number in {name!r}, which holds means of squares")
+            new += zip(values, numbers)
+        assign(new)
 
 
 class SGD(Optimizer):
@@ -119,13 +129,16 @@ class SGD(Optimizer):
 
     def update(self) -> None:
         lr, fresh = self.lr, self.fresh_share()
+        new: list[tuple[Value, Any]] = []
         for i, p in enumerate(self.parameters):
-            g = decayed_gradient(p, self.weight_decay)
+            g = decayed_gradient(p, i, self.weight_decay)
             if self.momentum:
                 v = self.kept["velocity"][i]
-                v.data = self.momentum * v.data + fresh * g
-                g = g + self.momentum * v.data if self.nesterov else v.data
-            p.data = p.data - lr * g
+                velocity = self.momentum * v.data + fresh * g
+                new.append((v, velocity))
+                g = g + self.momentum * velocity if self.nesterov else velocity
+            new.append((p, p.data - lr * g))
+        assign(new)
 
     def fresh_share(self) -> Any:
         """How much of a gradient enters the velocity: all of it in the first step."""
@@ -140,6 +153,8 @@ class Adam(Optimizer):
     Source: Kingma and Ba, Adam: a method for stochastic optimization, 2015, algorithm 1; torch.optim.Adam.
     """
 
+    squares = ("v",)
+
     def __init__(
         self,
         parameters: Iterable[Value],
@@ -148,7 +163,10 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ):
-        beta1, beta2 = betas
+        try:
+            beta1, beta2 = betas
+        except (TypeError, ValueError):
+            raise TypeError(f"betas must be a pair of numbers, got {betas!r:.60}") from None
         self.betas = hyperparameter("betas[0]", beta1, below=1), hyperparameter("betas[1]", beta2, below=1)
         self.eps = hyperparameter("eps", eps)
         self.weight_decay = hyperparameter("weight_decay", weight_decay)
@@ -159,23 +177,25 @@ class Adam(Optimizer):
         t = self.steps + 1
         rate = self.lr / (1 - ops.power(beta1, t))
         scale = ops.sqrt(1 - ops.power(beta2, t))
-        for p, m, v in zip(self.parameters, self.kept["m"], self.kept["v"]):
-            g = decayed_gradient(p, self.weight_decay)
-            m.data = beta1 * m.data + (1 - beta1) * g
-            v.data = beta2 * v.data + (1 - beta2) * g * g
-            p.data = p.data - ops.divide(rate * m.data, ops.sqrt(v.data) / scale + self.eps)
+        new: list[tuple[Value, Any]] = []
+        for i, (p, m, v) in enumerate(zip(self.parameters, self.kept["m"], self.kept["v"])):
+            g = decayed_gradient(p, i, self.weight_decay)
+            mean = beta1 * m.data + (1 - beta1) * g
+            square = beta2 * v.data + (1 - beta2) * g * g
+            new += (m, mean), (v, square), (p, p.data - ops.divide(rate * mean, ops.sqrt(square) / scale + self.eps))
+        assign(new)
 
 
 class Decay:
     """A learning rate on its way from what the optimizer has now to `end`, there after `steps` calls of `step()`.
 
-    From then on it stays. ValueError unless end >= 0 and steps >= 1, both finite. A subclass defines `way`.
+    From then on it stays. ValueError unless end >= 0 is finite and steps >= 1 is whole. A subclass defines `way`.
     """
 
     def __init__(self, optimizer: Optimizer, end: float, steps: int):
         self.optimizer = optimizer
         self.end = hyperparameter("end", end)
-        self.steps = hyperparameter("steps", steps)
+        self.steps = count("steps", steps)
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
         self._start = Value(optimizer.lr)
@@ -198,10 +218,8 @@ class Decay:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict()`; ValueError, and nothing changed, if it is none."""
         same_names(state, ["start", "count"])
-        self._start.data, self._count.data = (
-            hyperparameter("start", state["start"]),
-            hyperparameter("count", state["count"]),
-        )
+        start, steps = hyperparameter("start", state["start"]), count("count", state["count"])
+        assign([(self._start, start), (self._count, steps)])
 
 
 class LinearDecay(Decay):
@@ -221,39 +239,74 @@ class CosineDecay(Decay):
         return (1 - ops.cos(math.pi * k / self.steps)) / 2
 
 
-def decayed_gradient(p: Value, weight_decay: float) -> Any:
-    """The gradient of p, and of a penalty weight_decay / 2 * p**2."""
-    return p.grad + weight_decay * p.data if weight_decay else p.grad
+def decayed_gradient(p: Value, i: int, weight_decay: float) -> Any:
+    """The gradient of parameter number i, and of a penalty weight_decay / 2 * p**2. TypeError if it is no number."""
+    g = p.grad
+    if g.__class__ is not float:
+        try:
+            g = ops.number(g)
+        except TypeError as error:
+            raise TypeError(f"the gradient of parameter {i}: {error}") from None
+        if isinstance(g, Value):
+            raise TypeError(f"the gradient of parameter {i} must be a number, got a Value: set p.grad = gradient.data")
+    return g + weight_decay * p.data if weight_decay else g
+
+
+def assign(new: Iterable[tuple[Value, Any]]) -> None:
+    """Set the data of each Value to the number beside it."""
+    for v, x in new:
+        v.data = x
 
 
 def distinct_values(parameters: Iterable[Value]) -> list[Value]:
-    """The parameters as a list; TypeError for what is no Value, ValueError for none or for one that comes twice."""
+    """The parameters as a list; TypeError for what is no Value, ValueError for none, for one that comes twice, and for
+    one that an operation made: `backward()` does not leave a gradient to learn from there."""
     if isinstance(parameters, Value) or not isinstance(parameters, Iterable):
         got = type(parameters).__name__
         raise TypeError(f"parameters must be an iterable of Values such as model.parameters(), got {got}")
-    found: dict[Value, int] = {}
-    for i, p in enumerate(parameters):
+    values = list(parameters)
+    first: dict[int, int] = {}
+    for i, p in enumerate(values):
         if not isinstance(p, Value):
             raise TypeError(f"parameters must be Values, but number {i} is {type(p).__name__}: {p!r:.60}")
-        if p in found:
-            raise ValueError(f"parameters must be distinct, but number {i} is number {found[p]} again: {p}")
-        found[p] = i
-    if not found:
+        if first.setdefault(id(p), i) != i:
+            raise ValueError(f"parameters must be distinct, but number {i} is number {first[id(p)]} again: {p}")
+        if p._prev:
+            raise ValueError(f"parameters must be leaves, but number {i} is the result of {p._op!r}: Value(p.data)")
+    if not values:
         raise ValueError("parameters must not be empty")
-    return list(found)
+    return values
 
 
-def hyperparameter(name: str, x: Any, below: float = math.inf) -> Any:
-    """`x` as a number; TypeError, naming the argument, if it is none, ValueError unless 0 <= x < below.
+def number(name: str, x: Any) -> Any:
+    """`x` as a number; TypeError, naming it, if it is none, ValueError if no float can hold it.
 
-    Of a Value it is the data; what a compiler puts in the place of a number is taken as it comes.
+    If `x` is a Value, its data. What a compiler puts in the place of a number is taken as it comes.
     """
     try:
         x = ops.number(x.data if isinstance(x, Value) else x)
+        if isinstance(x, Number):
+            float(x)  # type: ignore[arg-type]
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
+    except OverflowError:
+        raise ValueError(f"{name} must be within the range of a float, got {x!s:.20}...") from None
+    return x if isinstance(x, (int, float)) or not isinstance(x, Number) else float(x)  # type: ignore[arg-type]
+
+
+def hyperparameter(name: str, x: Any, below: float = math.inf) -> Any:
+    """`x` as a `number`; ValueError, naming the argument, unless 0 <= x < below."""
+    x = number(name, x)
     if isinstance(x, (int, float)) and not 0 <= x < below:
         raise ValueError(f"{name} must be at least 0 and {f'below {below}' if below < math.inf else 'finite'}, got {x}")
+    return x
+
+
+def count(name: str, x: Any) -> Any:
+    """`x` as a number of steps; ValueError, naming the argument, unless it is whole and at least 0."""
+    x = hyperparameter(name, x)
+    if isinstance(x, (int, float)) and x % 1:
+        raise ValueError(f"{name} must be a whole number, got {x}")
     return x
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from fractions import Fraction
 
 import pytest
 import torch
@@ -273,6 +274,10 @@ def test_a_schedule_goes_on_from_its_state(kind):
         ({"extra": 1}, "lr, steps, m, v, got lr, steps, m, v, extra"),
         ({"lr": -1.0}, "lr must be at least 0"),
         ({"steps": -1}, "steps must be at least 0"),
+        ({"steps": 1.5}, "steps must be a whole number, got 1.5"),
+        ({"v": [1.0, -1e-30]}, "a negative number in 'v'"),
+        ({"m": [1.0, 10**400]}, r"m\[1\] must be within the range of a float, got 1000"),
+        ({"m": 1.0}, "state must have a list in 'm', got 1.0"),
     ],
 )
 def test_a_state_that_does_not_fit_changes_nothing(change, message):
@@ -281,6 +286,40 @@ def test_a_state_that_does_not_fit_changes_nothing(change, message):
     with pytest.raises(ValueError, match=message):
         optimizer.load_state_dict({"lr": 0.7, "steps": 5, "m": [1.0, 1.0], "v": [1.0, 1.0]} | change)
     assert optimizer.state_dict() == before
+
+
+def test_a_state_with_what_is_no_number_changes_nothing():
+    optimizer = Adam([Value(1.0), Value(2.0)], lr=0.1)
+    before = optimizer.state_dict()
+    for wrong in (1j, "1", None, [1.0]):
+        with pytest.raises(TypeError, match=r"m\[1\]: "):
+            optimizer.load_state_dict({"lr": 0.7, "steps": 5, "m": [1.0, wrong], "v": [1.0, 1.0]})
+    assert optimizer.state_dict() == before
+
+
+def test_a_schedule_takes_whole_numbers_of_steps():
+    optimizer = SGD([Value(1.0)], lr=0.1)
+    with pytest.raises(ValueError, match="steps must be a whole number, got 2.5"):
+        LinearDecay(optimizer, 0.0, 2.5)
+    schedule = LinearDecay(optimizer, 0.0, 10)
+    with pytest.raises(ValueError, match="count must be a whole number, got 0.5"):
+        schedule.load_state_dict({"start": 0.2, "count": 0.5})
+    assert schedule.state_dict() == {"start": 0.1, "count": 0}
+
+
+@every_optimizer
+@pytest.mark.parametrize("wrong", ["1.0", None, [1.0], Value(1.0)])
+def test_a_step_that_fails_changes_nothing(kind, options, wrong):
+    values = [Value(float(i)) for i in range(4)]
+    optimizer = kind(values, lr=0.1, **options)
+    for v in values:
+        v.grad = 1.0
+    optimizer.step()
+    before, state = [v.data for v in values], optimizer.state_dict()
+    values[2].grad = wrong
+    with pytest.raises(TypeError, match="the gradient of parameter 2"):
+        optimizer.step()
+    assert ([v.data for v in values], optimizer.state_dict()) == (before, state)
 
 
 def test_a_state_without_all_its_parts_changes_nothing():
@@ -314,9 +353,16 @@ def test_no_parameters_or_the_same_one_twice_are_refused():
         SGD([a, b, b], lr=0.1)
 
 
+def test_results_of_operations_are_no_parameters():
+    a = Value(1.0)
+    with pytest.raises(ValueError, match=r"must be leaves, but number 1 is the result of '\*'"):
+        SGD([a, a * 2], lr=0.1)
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
+        (SGD, {"lr": 10**400}, r"lr must be within the range of a float, got 1000"),
         (SGD, {"lr": -0.1}, r"lr must be at least 0 and finite, got -0\.1"),
         (SGD, {"lr": math.nan}, "lr must be at least 0 and finite, got nan"),
         (SGD, {"lr": math.inf}, "lr must be at least 0 and finite, got inf"),
@@ -338,6 +384,13 @@ def test_a_hyperparameter_out_of_range_is_named(kind, options, message):
 
 
 def test_a_hyperparameter_that_is_no_number_is_named():
+    with pytest.raises(TypeError, match=r"lr: .*complex"):
+        SGD([Value(1.0)], lr=1j)
+    with pytest.raises(TypeError, match=r"betas must be a pair of numbers, got 0\.9"):
+        Adam([Value(1.0)], betas=0.9)
+    with pytest.raises(TypeError, match=r"betas must be a pair of numbers, got \(0\.9,\)"):
+        Adam([Value(1.0)], betas=(0.9,))
+    assert SGD([Value(1.0)], lr=Fraction(1, 4)).lr == 0.25
     with pytest.raises(TypeError, match=r"lr: expected a number or a Value, got str: '0\.1'"):
         SGD([Value(1.0)], lr="0.1")
     optimizer = SGD([Value(1.0)], lr=0.1)
