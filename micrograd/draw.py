@@ -118,7 +118,8 @@ def number(x: Any) -> str:
 def text(label: object) -> str:
     """A label that Graphviz draws as it stands: nothing in it parts a record, or is markup, an entity or an escape."""
     printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(label))
-    return re.sub(r'[{}|<>&"]', lambda c: f"&#{ord(c[0])};", printable.replace("\\", r"\\"))
+    # Records drop spaces at either end and all but one in a row, unless they are entities.
+    return re.sub(r'[{}|<>&"]|^ | $|(?<= ) | (?= )', lambda c: f"&#{ord(c[0])};", printable.replace("\\", r"\\"))
 
 
 @cache

@@ -71,6 +71,13 @@ def leaves(root: Any) -> Iterator[tuple[str, Value]]:
         stack += [(f"{path}.{key}" if path else str(key), child) for key, child in reversed(list(items))]
 
 
+def size(name: str, n: int) -> int:
+    """A number of inputs or outputs; ValueError, naming it, if it is negative."""
+    if n < 0:
+        raise ValueError(f"{name} must be 0 or more, got {n}")
+    return n
+
+
 class Neuron(Module):
     """activation(w . x + b), with weights drawn from [-1, 1) and a bias of 0; just w . x + b if not `nonlin`.
 
@@ -80,7 +87,7 @@ class Neuron(Module):
     def __init__(self, nin: int, nonlin: bool = True, activation: str = "relu"):
         if activation not in ops.OF_ONE:
             raise ValueError(f"activation must be one of {', '.join(ops.OF_ONE)}, not {activation!r}")
-        self.w = [Value(random.uniform(-1, 1)) for _ in range(nin)]
+        self.w = [Value(random.uniform(-1, 1)) for _ in range(size("nin", nin))]
         self.b = Value(0)
         self.nonlin = nonlin
         self.activation = activation
@@ -102,7 +109,7 @@ class Layer(Module):
     """`nout` neurons side by side; the output is a list, or a single Value where nout is 1."""
 
     def __init__(self, nin: int, nout: int, **kwargs: Any):
-        self.neurons = [Neuron(nin, **kwargs) for _ in range(nout)]
+        self.neurons = [Neuron(nin, **kwargs) for _ in range(size("nout", nout))]
 
     def __call__(self, x: Sequence[Any]) -> Any:
         out = [n(x) for n in self.neurons]

@@ -450,3 +450,15 @@ def test_what_a_module_says_are_its_parameters_is_in_its_state():
     assert model.state_dict() == {"0": 0.5}
     parent = Parent()
     assert parent.parameters() == parent.child.w
+
+
+@pytest.mark.parametrize("make", [lambda: Neuron(-3), lambda: Layer(-1, 2), lambda: MLP(-2, [1]), lambda: Neuron(-1)])
+def test_a_negative_number_of_inputs_is_refused(make):
+    with pytest.raises(ValueError, match="nin must be 0 or more, got -"):
+        make()
+
+
+@pytest.mark.parametrize("make", [lambda: Layer(2, -1), lambda: MLP(2, [-1]), lambda: MLP(2, [3, -4, 1])])
+def test_a_negative_number_of_outputs_is_refused(make):
+    with pytest.raises(ValueError, match="nout must be 0 or more, got -"):
+        make()
