@@ -1,6 +1,6 @@
 """Copies and pickles of deep graphs, without recursion.
 
-`copy.deepcopy` and `pickle` follow references by recursion. A Value refers to its operands, those to theirs, and a graph
+`copy.deepcopy` and `pickle` follow references by recursion. A Value refers to its operands, and so on: a graph
 of a few hundred operations in a row exceeds Python's recursion limit. So a Value reduces itself to its own state and,
 before that, to the list of all results of operations below it, operands first. When its state is written, whatever the
 state refers to has been written before.

@@ -320,8 +320,8 @@ class Graph:
         places = [self.place(y) for y in results]
         forward, reverse = self._work(places)
         if reverse <= forward:
-            return [self.pull([(y, 1.0)]) for y in results]
-        columns = [self.push({i: 1.0}) for i in range(self.size)]
+            return [self.pull([(y, 1)]) for y in results]
+        columns = [self.push({i: 1}) for i in range(self.size)]
         return [[column.get(i, 0.0) for column in columns] for i in places]
 
     def _work(self, results: Sequence[int]) -> tuple[int, int]:

@@ -27,10 +27,12 @@ Of a compiled function the derivative is compiled: `grad(jit(f))` is `jit(grad(f
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 from micrograd import derivatives, ops
@@ -65,7 +67,7 @@ def grad(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: bool = False)
     NotImplementedError for the second derivative of a Value with a `_backward` of its own.
     """
     check_function("grad", f)
-    check_argnums(argnums)
+    argnums = checked_argnums(argnums)
     if is_compiled(f):
         return compiled_like(f, (grad, argnums, has_aux))
     with_value = value_and_grad(f, argnums, has_aux)
@@ -84,7 +86,7 @@ def value_and_grad(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: boo
     (6.0, (3.0, 2.0))
     """
     check_function("value_and_grad", f)
-    check_argnums(argnums)
+    argnums = checked_argnums(argnums)
     if is_compiled(f):
         return compiled_like(f, (value_and_grad, argnums, has_aux))
 
@@ -97,7 +99,7 @@ def value_and_grad(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: boo
                 y, aux = pair(f, y)
             y = scalar(f, y)
             graph = Graph([y, *numbers_of(aux)], point.numbers)
-            gradients = graph.pull([(y, 1.0)])
+            gradients = graph.pull([(y, 1)])
         value = finished(y, graph)
         return (value, handed_on(aux, graph)) if has_aux else value, finished(point.like(gradients), graph)
 
@@ -115,7 +117,7 @@ def jacobian(f: Function, argnums: int | tuple[int, ...] = 0) -> Function:
         [[3.0, 2.0], [1.0, 1.0], [0.0, 1.0]]
     """
     check_function("jacobian", f)
-    check_argnums(argnums)
+    argnums = checked_argnums(argnums)
     if is_compiled(f):
         return compiled_like(f, (jacobian, argnums))
 
@@ -139,7 +141,7 @@ def hessian(f: Function, argnums: int | tuple[int, ...] = 0) -> Function:
     argnums, errors: as of `grad`.
     """
     check_function("hessian", f)
-    check_argnums(argnums)
+    argnums = checked_argnums(argnums)
     if is_compiled(f):
         return compiled_like(f, (hessian, argnums))
 
@@ -148,7 +150,7 @@ def hessian(f: Function, argnums: int | tuple[int, ...] = 0) -> Function:
             point = Point(f, argnums, args)
             y = scalar(f, f(*point.args, **kwargs))
             first = Graph([y], point.numbers, differentiable=True)
-            gradients = first.pull([(y, 1.0)])
+            gradients = first.pull([(y, 1)])
             graph = Graph(gradients, point.numbers, outside=first.outside)
             rows = graph.matrix(gradients)
         return outer(point.part, [finished(point.like(row), graph) for row in rows])
@@ -221,11 +223,12 @@ class Point:
         parts = list(args)
         for k in places:
             try:
+                check_arrays(args[k], (k,))
                 whole = parts[k] = by_rows(args[k]) if rows and tracing() else args[k]
                 new = [x if has_independents(x) else independent(number(x, path)) for path, x in leaves(whole, (k,))]
             except NoNumberError as error:
                 told = place(error.path, parameter_names(f))
-                raise TypeError(f"{told} of {name_of(f)} must be a number to differentiate by it, {error}") from None
+                raise TypeError(f"{told} of {name_of(f)} must be {error.kind} to differentiate by it, {error}") from None
             self.args[k] = rebuilt(whole, iter(new))
             self.leaves += new
         self.part = tuple(parts[k] for k in argnums) if isinstance(argnums, tuple) else parts[argnums]
@@ -252,10 +255,8 @@ def by_rows(x: Any) -> Any:
     if own is not None:
         return own
     if isinstance(x, dict):
-        return {key: by_rows(item) for key, item in x.items()}
-    if isinstance(x, tuple):
-        return like(x, [by_rows(item) for item in x])
-    return [by_rows(item) for item in x] if type(x) is list else x
+        return like(x, [by_rows(item) for item in x.values()])
+    return like(x, [by_rows(item) for item in x]) if isinstance(x, (list, tuple)) else x
 
 
 def has_independents(x: Any) -> bool:
@@ -263,12 +264,19 @@ def has_independents(x: Any) -> bool:
     return hasattr(type(x), "independents")
 
 
-def check_argnums(argnums: Any) -> None:
+def checked_argnums(argnums: Any) -> int | tuple[int, ...]:
+    """The positions of arguments as integers of Python's."""
     places = argnums if isinstance(argnums, tuple) else (argnums,)
-    if not all(isinstance(k, int) and not isinstance(k, bool) for k in places):
+    if not all(map(is_integer, places)):
         raise TypeError(f"argnums must be an integer or a tuple of integers, got {argnums!r:.60}")
     if not places or min(places) < 0 or len(set(places)) < len(places):
         raise ValueError(f"argnums must be places of arguments, from 0, each once, got {argnums!r:.60}")
+    return tuple(map(int, places)) if isinstance(argnums, tuple) else int(argnums)
+
+
+def is_integer(x: Any) -> bool:
+    """Whether it is an integer of Python or numpy, and no truth value."""
+    return isinstance(x, Integral) and not isinstance(x, bool)
 
 
 def check_given(f: Function, k: int, args: Sequence[Any]) -> None:
@@ -299,6 +307,10 @@ def pair(f: Function, result: Any) -> tuple[Any, Any]:
 
 def results_of(f: Function, result: Any) -> list[Any]:
     """The numbers that `f` returned; TypeError if there is anything else."""
+    try:
+        check_arrays(result, ())
+    except NoNumberError as error:
+        raise TypeError(f"{name_of(f)} must return numbers, {error}") from None
     results = [y for _, y in leaves(result)]
     for y in results:
         if not is_number(y):
@@ -318,17 +330,29 @@ def matching(name: str, x: Any, other: Any) -> list[Any]:
 
 
 class NoNumberError(TypeError):
-    """Something at `path` among arguments that is no number."""
+    """Something at `path` among arguments that is no number, or is an array of what are none."""
 
-    def __init__(self, x: Any, path: Path):
-        super().__init__(f"got {type(x).__name__}: {x!r:.60}")
-        self.path = path
+    def __init__(self, got: str, path: Path, kind: str = "a number"):
+        super().__init__(f"got {got}")
+        self.path, self.kind = path, kind
 
 
 def number(x: Any, path: Path) -> Any:
     if not is_number(x):
-        raise NoNumberError(x, path)
+        raise NoNumberError(f"{type(x).__name__}: {x!r:.60}", path)
+    if type(x) is int and x.bit_length() > 1023:
+        raise NoNumberError("an int that no float can hold", path)
     return x
+
+
+def check_arrays(x: Any, path: Path) -> None:
+    """NoNumberError for an array whose elements are no numbers, or of which some are masked."""
+    if isinstance(x, (dict, list, tuple)):
+        for key, item in x.items() if isinstance(x, dict) else enumerate(x):
+            if item.__class__ is not float:
+                check_arrays(item, (*path, key))
+    elif hasattr(type(x), "dtype") and is_array(x) and (wrong := fault_of(x)):
+        raise NoNumberError(wrong, path, "numbers")
 
 
 def is_number(x: Any) -> bool:
@@ -360,7 +384,8 @@ def leaves(x: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 def unwrapped(x: Any) -> Any:
     """What is in an array without dimensions, as numpy gives one back for a Value; or x."""
-    return x.item() if hasattr(type(x), "item") and not getattr(x, "shape", ()) else x
+    alone = hasattr(type(x), "item") and not getattr(x, "shape", ()) and not getattr(x, "mask", False)
+    return x.item() if alone else x
 
 
 def rebuilt(x: Any, numbers: Iterator[Any]) -> Any:
@@ -368,11 +393,9 @@ def rebuilt(x: Any, numbers: Iterator[Any]) -> Any:
     if has_independents(x):
         return next(numbers)
     if isinstance(x, dict):
-        return {key: rebuilt(item, numbers) for key, item in x.items()}
-    if isinstance(x, tuple):
+        return like(x, [rebuilt(item, numbers) for item in x.values()])
+    if isinstance(x, (list, tuple)):
         return like(x, [rebuilt(item, numbers) for item in x])
-    if isinstance(x, list):
-        return [rebuilt(item, numbers) for item in x]
     if is_array(x):
         shape = tuple(x.shape)
         return array_of([next(numbers) for _ in range(as_array(x).size)], shape)
@@ -381,7 +404,7 @@ def rebuilt(x: Any, numbers: Iterator[Any]) -> Any:
 
 def outer(x: Any, parts: Sequence[Any]) -> Any:
     """The structure of `x` with the parts in place of its leaves; an array of arrays is one array."""
-    if is_array(x) and parts and all(is_array(part) for part in parts):
+    if not isinstance(x, (dict, list, tuple)) and is_array(x) and parts and all(is_array(part) for part in parts):
         import numpy as np
 
         return np.stack(parts).reshape(tuple(x.shape) + tuple(parts[0].shape))
@@ -409,13 +432,11 @@ def finished(x: Any, graph: Graph) -> Any:
 
 def handed_on(x: Any, graph: Graph) -> Any:
     """Something else that the function returned, with its Values as they go out."""
-    if isinstance(x, Value) or is_array(x) and numbers_of(x):
+    if isinstance(x, Value) or not isinstance(x, (dict, list, tuple)) and is_array(x) and numbers_of(x):
         return finished(x, graph)
     if isinstance(x, dict):
-        return {key: handed_on(item, graph) for key, item in x.items()}
-    if isinstance(x, tuple):
-        return like(x, [handed_on(item, graph) for item in x])
-    return [handed_on(item, graph) for item in x] if isinstance(x, list) else x
+        return like(x, [handed_on(item, graph) for item in x.values()])
+    return like(x, [handed_on(item, graph) for item in x]) if isinstance(x, (list, tuple)) else x
 
 
 def plain(x: Data) -> Data:
@@ -523,7 +544,7 @@ def check_axes(axes: Any) -> None:
     if isinstance(axes, (tuple, dict)):
         for axis in axes.values() if isinstance(axes, dict) else axes:
             check_axes(axis)
-    elif axes is not None and (isinstance(axes, bool) or not isinstance(axes, int)):
+    elif axes is not None and not is_integer(axes):
         raise ValueError(f"in_axes must be integers, None, and tuples and dicts of them, got {axes!r:.60}")
 
 
@@ -555,7 +576,7 @@ def fault_of(x: Any) -> str:
 
 
 def check_threads(threads: Any) -> None:
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+    if not is_integer(threads) or threads < 1:
         raise ValueError(f"threads must be an integer of at least 1, got {threads!r}")
 
 
@@ -674,7 +695,8 @@ def replaced(x: Any, axes: Any, change: Callable[[Any, int], Any]) -> Any:
         parts = [replaced(item, axes[k] if isinstance(axes, tuple) else axes, change) for k, item in enumerate(x)]
         return like(x, parts)
     if isinstance(x, dict):
-        return {key: replaced(y, axes[key] if isinstance(axes, dict) else axes, change) for key, y in x.items()}
+        parts = [replaced(y, axes[key] if isinstance(axes, dict) else axes, change) for key, y in x.items()]
+        return like(x, parts)
     return change(x, from_first(x, axes))
 
 
@@ -692,7 +714,7 @@ def collected(results: list[Any], of_arrays: bool = False) -> Any:
     if isinstance(head, (tuple, dict)):
         check_structure(results)
         if isinstance(head, dict):
-            return {key: collected([y[key] for y in results], of_arrays) for key in head}
+            return like(head, [collected([y[key] for y in results], of_arrays) for key in head])
         return like(head, [collected([y[k] for y in results], of_arrays) for k in range(len(head))])
     if is_array(head) or of_arrays:
         import numpy as np
@@ -743,9 +765,25 @@ def array_of(items: list[Any], shape: tuple[int, ...]) -> Any:
     return array.reshape(shape)
 
 
-def like(x: tuple[Any, ...], items: list[Any]) -> Any:
-    """A tuple of the type of `x`, a named one too."""
-    return type(x)(*items) if hasattr(x, "_fields") else tuple(items)
+def like(x: Any, items: list[Any]) -> Any:
+    """A list, tuple or dict of the type of `x`, with the attributes of `x` and these items. TypeError for a type that
+    can't be made so, such as time.struct_time."""
+    kind: Any = type(x)
+    if kind is list:
+        return items
+    if kind is dict:
+        return dict(zip(x, items))
+    if isinstance(x, tuple):
+        new = tuple.__new__(kind, items)
+        if hasattr(new, "__dict__"):
+            vars(new).update(vars(x))
+        return new
+    new = copy.copy(x)
+    if isinstance(x, dict):
+        new.update(zip(x, items))
+    else:
+        new[:] = items
+    return new
 
 
 def name_of(f: Function) -> str:

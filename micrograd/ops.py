@@ -57,6 +57,8 @@ def number(x: Any) -> Any:
     if isinstance(x, (float, int)):
         return float(x) if isinstance(x, float) else int(x)
     if hasattr(type(x), "item") and not getattr(x, "shape", ()):
+        if getattr(x, "mask", False):
+            raise TypeError("expected a number or a Value, got a masked one")
         x = x.item()
     if hasattr(type(x), "__pow__") and not hasattr(x, "__len__"):
         return x

@@ -210,7 +210,25 @@ def test_data_of_any_kind_is_drawn(no_dot, data, shown):
 
 @pytest.mark.parametrize(
     "label",
-    ['|{}<>"\\', "{", "}", "|", "<b>", "<>", "\\", "\\\\", '\\"', "\\n", "\\N", "&lt;", "&", "a:b", "é λ 数", "x1", " two  spaces   "],
+    [
+        '|{}<>"\\',
+        "{",
+        "}",
+        "|",
+        "<b>",
+        "<>",
+        "\\",
+        "\\\\",
+        '\\"',
+        "\\n",
+        "\\N",
+        "&lt;",
+        "&",
+        "a:b",
+        "é λ 数",
+        "x1",
+        " two  spaces   ",
+    ],
 )
 @webassembly
 def test_labels_are_drawn_as_they_are(no_dot, label):
