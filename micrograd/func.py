@@ -228,7 +228,9 @@ class Point:
                 new = [x if has_independents(x) else independent(number(x, path)) for path, x in leaves(whole, (k,))]
             except NoNumberError as error:
                 told = place(error.path, parameter_names(f))
-                raise TypeError(f"{told} of {name_of(f)} must be {error.kind} to differentiate by it, {error}") from None
+                raise TypeError(
+                    f"{told} of {name_of(f)} must be {error.kind} to differentiate by it, {error}"
+                ) from None
             self.args[k] = rebuilt(whole, iter(new))
             self.leaves += new
         self.part = tuple(parts[k] for k in argnums) if isinstance(argnums, tuple) else parts[argnums]

@@ -755,5 +755,7 @@ def test_numpys_integers_are_integers():
 
 
 def test_an_integer_that_no_float_holds_is_named():
-    with pytest.raises(TypeError, match=r"x\[1\] of .* must be a number to differentiate by it, got an int that no float"):
+    with pytest.raises(
+        TypeError, match=r"x\[1\] of .* must be a number to differentiate by it, got an int that no float"
+    ):
         grad(lambda x: x[0] * x[1])([1, 10**400])
