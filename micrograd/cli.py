@@ -20,7 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypeAlias
 
-from micrograd import __version__, checkpoint
+from micrograd import __version__, checkpoint, files
 
 try:
     import typer
@@ -212,7 +212,7 @@ def save_weights(model: MLP, path: Path) -> list[str]:
 
 
 def write(content: bytes, path: Path) -> list[str]:
-    checkpoint.write_atomically(path, content)
+    files.write_atomically(path, content)
     return [path.name]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from micrograd import ops
 from micrograd.engine import Value
+from micrograd.names import Keys, dotted, shown
 
 
 class Module:
@@ -24,8 +25,8 @@ class Module:
         return [p for _, p in leaves(vars(self))]
 
     def named_parameters(self) -> Iterator[tuple[str, Value]]:
-        """Every parameter, once, with its path, such as "layers.0.neurons.3.w.1"."""
-        return leaves(self)
+        """Every parameter, once, with its path, such as "layers.0.neurons.3.w.1"; ValueError if two have the same."""
+        return dotted(leaves(self))
 
     def zero_grad(self) -> None:
         for p in self.parameters():
@@ -39,26 +40,26 @@ class Module:
         """Set every parameter; ValueError, and nothing changed, unless the names are exactly the model's."""
         parameters = dict(self.named_parameters())
         if parameters.keys() != state.keys():
-            names = sorted(parameters.keys() ^ state.keys())
+            names = sorted(shown(str(name)) for name in parameters.keys() ^ state.keys())
             raise ValueError(f"state does not fit the model: missing or unexpected {', '.join(names[:5])}")
         numbers = {name: float(ops.number(x)) for name, x in state.items()}
         for name, p in parameters.items():
             p.data = numbers[name]
 
 
-def leaves(root: Any) -> Iterator[tuple[str, Value]]:
-    """The leaf Values in modules, dicts and lists, once each, with their paths."""
+def leaves(root: Any) -> Iterator[tuple[Keys, Value]]:
+    """The leaf Values in modules, dicts and lists, once each, with the keys that lead to them."""
     seen: set[int] = set()
     told: set[int] = set()
-    stack: list[tuple[str, Any]] = [("", root)]
+    stack: list[tuple[Keys, Any]] = [((), root)]
     while stack:
-        path, part = stack.pop()
+        keys, part = stack.pop()
         if id(part) in seen:
             continue
         seen.add(id(part))
         items: Iterable[tuple[Any, Any]] = ()
         if isinstance(part, Value) and (not part._prev or id(part) in told):
-            yield path, part
+            yield keys, part
         elif isinstance(part, Module) and type(part).parameters is not Module.parameters:
             items = list(enumerate(part.parameters()))  # it has its own way of telling what they are
             told.update(id(p) for _, p in items)
@@ -68,7 +69,7 @@ def leaves(root: Any) -> Iterator[tuple[str, Value]]:
             items = part.items()
         elif isinstance(part, (list, tuple)):
             items = enumerate(part)
-        stack += [(f"{path}.{key}" if path else str(key), child) for key, child in reversed(list(items))]
+        stack += [((keys, key), child) for key, child in reversed(list(items))]
 
 
 def size(name: str, n: int) -> int:
