@@ -8,8 +8,8 @@ BIN = .venv/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check install
 MESSAGE = printf '\n%s\n\n' # what went wrong, or what takes so long
 
-.PHONY: help demo test fuzz soak curve lint format notebooks bench bench-peers bench-eager bench-jit bench-calls \
-	bench-threads bench-elementary bench-import clean
+.PHONY: help demo test fuzz soak interrupt curve lint format notebooks bench bench-peers bench-eager bench-jit \
+	bench-calls bench-threads bench-elementary bench-import clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets (the default)
@@ -26,6 +26,9 @@ fuzz: .venv/.test  ## 2000 random programs in guarded memory, eager against comp
 
 soak: .venv/.test  ## a million calls, 300 compilations, 8 threads: no leak, no race; some minutes
 	SOAK=1 $(BIN)/python -m pytest tests/jit/test_leaks.py tests/jit/test_threads.py
+
+interrupt: .venv/.test  ## Ctrl-C and forks at random moments of compilations, calls and assignments; some minutes
+	$(BIN)/python tests/jit/interrupt.py $(addprefix --seconds ,$(SECONDS)) $(addprefix --seed ,$(SEED))
 
 curve: .venv/.test  ## 50 steps of microgpt, eager against compiled in f64: the losses side by side, equal to 1e-9
 	$(BIN)/python tests/curve.py

@@ -15,6 +15,7 @@ forks. A `FrameLock` needs none of this: in the child it is free, and what it pr
 
 from __future__ import annotations
 
+import logging  # noqa: F401  # see `new_lock`
 import os
 import threading
 from typing import Any
@@ -25,7 +26,11 @@ locks: list[Any] = []
 
 
 def new_lock() -> Any:
-    """Return a reentrant lock that a fork acquires. Its hooks are C functions: no interrupt comes in between."""
+    """Return a reentrant lock that a fork acquires. Its hooks are C functions: no interrupt comes in between.
+
+    What registers its hooks later is acquired earlier. A fork must not acquire the lock of `logging` and then wait for
+    the thread that compiles, because MLIR logs something while it is imported. So `logging` has to be imported first.
+    """
     lock = threading.RLock()
     locks.append(lock)
     if hasattr(os, "register_at_fork"):

@@ -47,8 +47,7 @@ class Memory:
     SMALLEST = 1 << 17
 
     def __init__(self) -> None:
-        self.free: dict[int, list[Any]] = {}
-        self.kept = 0
+        self.free: dict[int, list[Any]] = {}  # by the number of bytes
 
     def array(self, shape: tuple[int, ...], kind: Any) -> Any:
         """An array with whatever was in its memory."""
@@ -57,7 +56,6 @@ class Memory:
             return np.empty(shape, kind)
         try:
             block = self.free[bytes_].pop()
-            self.kept -= bytes_
         except (KeyError, IndexError):
             block = np.empty(bytes_ + ALIGNMENT, np.uint8)
         start = -block.ctypes.data % ALIGNMENT
@@ -66,8 +64,8 @@ class Memory:
         return np.frombuffer(owner, kind).reshape(shape)
 
     def give_back(self, bytes_: int, block: Any) -> None:
-        if self.kept + bytes_ <= self.MOST:
-            self.kept += bytes_
+        kept = sum(size * len(blocks) for size, blocks in list(self.free.items()))  # an interrupt can't make it wrong
+        if kept + bytes_ <= self.MOST:
             self.free.setdefault(bytes_, []).append(block)
 
 
@@ -191,6 +189,16 @@ class ProgramOnRows:
     kernels: Sequence[Any]
     native: native.Native
 
+    def __call__(self, numbers: Sequence[float], leaves: Sequence[Any]) -> Any:
+        """The answer to the plain numbers and the arrays of a call. A number too large for 32 bits becomes inf."""
+        with np.errstate(all="ignore"):
+            results = self.run(numbers, leaves)
+        return self.trace.answer(results)
+
+    def run(self, numbers: Sequence[float], leaves: Sequence[Any]) -> Results:
+        """Run all kernels on the plain numbers and the arrays of a call."""
+        raise NotImplementedError
+
     def read(self, numbers: Any) -> bool:
         """The live numbers into the first of an array; whether they have homes."""
         trace, at, table = self.trace, native.machine(), self.native.table
@@ -270,8 +278,7 @@ class BatchedProgram(ProgramOnRows):
         self.counts = {axis.root(): trace.tape.first[x.index] for axis, x in self.batch.counts.items()}
         self.native = OnFewRows(self.kernels, self.plan, trace, dtype, self.arrays, self.counts, CHUNKS)
 
-    def __call__(self, numbers: Sequence[float], leaves: Sequence[Any]) -> Any:
-        """The answer to the plain numbers and the arrays of a call."""
+    def run(self, numbers: Sequence[float], leaves: Sequence[Any]) -> Results:
         arrays, counts = self.rows_of(leaves)
         try:
             buffers = self.free.pop()
@@ -291,7 +298,7 @@ class BatchedProgram(ProgramOnRows):
         self.write(buffers.shared.y, has_homes)
         y.rows = [None if x in self.lengths else shaped(results[x], x) for x in self.batch.outputs]
         self.free.append(buffers)
-        return self.trace.answer(y)
+        return y
 
     def rows_of(self, leaves: Sequence[Any]) -> tuple[dict[Source, Any], dict[Axis, int]]:
         """The array of each source, rows first, and how many rows there are; ValueError if arguments differ in it."""

@@ -14,9 +14,11 @@ One compilation runs at a time. If the wait is interrupted, the compilation stop
 from __future__ import annotations
 
 import _thread
+import atexit
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -78,9 +80,19 @@ def in_turn(task: Task) -> Any:
         current, current_thread = task, _thread.get_ident()
         try:
             check_interrupt()
-            return task.work()
+            with floats_as_compiled():
+                return task.work()
         finally:
             current, current_thread = None, 0
+
+
+def floats_as_compiled() -> AbstractContextManager[Any]:
+    """A context in which numpy calculates as machine code does: 1e39 becomes inf in 32 bits, without a warning."""
+    try:
+        from numpy import errstate
+    except ImportError:  # whatever needs it says what to install
+        return nullcontext()
+    return errstate(all="ignore")
 
 
 def compiled(work: Callable[[], T]) -> T:
@@ -102,7 +114,7 @@ def compiled(work: Callable[[], T]) -> T:
     if task.is_lost:
         return compiled(work)
     if not task.threads:
-        task.results.append(in_turn(task))
+        return in_turn(Task(work))  # type: ignore[no-any-return]
     del task.work  # the thread may still have the task
     if task.errors:
         raise task.errors.pop()  # the error refers to this frame, and so to the task
@@ -134,6 +146,14 @@ def restart_tasks() -> None:
             task.over.release()
         task.completion.complete()
     waiting.clear()
+
+
+@atexit.register
+def keep_turn() -> None:
+    """Let only this thread compile, since the interpreter shuts down: MLIR in other threads would crash it."""
+    global current_thread
+    compiling.acquire()
+    current_thread = _thread.get_ident()
 
 
 if hasattr(os, "register_at_fork"):

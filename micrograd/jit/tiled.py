@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from micrograd.jit import native
-from micrograd.jit.batched import ProgramOnRows, memory
+from micrograd.jit.batched import ProgramOnRows, Results, memory
 from micrograd.jit.chunks import PRECISION, address, buffer, end
 from micrograd.jit.lower import MachineCode, once
 from micrograd.jit.nests import Program, dense
@@ -439,8 +439,7 @@ class TiledProgram(ProgramOnRows):
         """The dimensions of arrays along which vmaps ran, with the axis of each."""
         return [(origin, d, axis) for origin in self.origins for d, axes in origin.axes.items() for axis in axes]
 
-    def __call__(self, numbers: Sequence[float], leaves: Sequence[Any]) -> Any:
-        """The answer to the plain numbers and the arrays of a call."""
+    def run(self, numbers: Sequence[float], leaves: Sequence[Any]) -> Results:
         call = Call(self, leaves)
         try:
             space = self.free.pop()
@@ -460,7 +459,7 @@ class TiledProgram(ProgramOnRows):
         self.write(results, has_homes)
         y.rows = [shaped(call.results[output], output) for output in self.batch.outputs]
         self.free.append(space)
-        return self.trace.answer(y)
+        return y
 
     def rows_of(self, leaves: Sequence[Any]) -> dict[Axis, int]:
         """How many rows each axis has; ValueError if arguments differ in it."""

@@ -15,12 +15,12 @@ from __future__ import annotations
 import ctypes
 import gc
 import operator
+import os
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import starmap
 from types import FrameType
 from typing import Any
@@ -31,7 +31,7 @@ from micrograd.interrupts import FrameLock, is_running
 from micrograd.jit import short, sweep
 from micrograd.jit.order import ranks
 from micrograd.jit.rows import DEEPEST, Batch
-from micrograd.jit.signature import FIRST_NUMBER, Answer, Arguments, ValueArguments, answer, largest_array
+from micrograd.jit.signature import FIRST_NUMBER, Answer, answer, arguments, largest_array
 from micrograd.jit.tape import LONG, Symbol, Tape, TraceError
 from micrograd.jit.unseen import Unseen
 from micrograd.jit.values import SLOTS, Outside, Slot, Traced, patched_classes
@@ -84,17 +84,6 @@ class Trace:
     batch: Batch | None = None  # of a trace in which a vmap ran
     arguments: Sequence[Unseen] = ()  # those whose shape may not matter
     array: tuple[int, int] = (0, 0)  # the first number, and how many there are, of the largest array of a call
-    values: ValueArguments = field(default_factory=ValueArguments)  # what is done with Values among the arguments
-
-    @cached_property
-    def outside(self) -> frozenset[int]:
-        """The ids of the Values from outside that are read or set."""
-        return frozenset(id(v) for v, _ in (*self.live, *self.set))
-
-    @cached_property
-    def sets_data(self) -> bool:
-        """Whether the data of a Value from outside is set."""
-        return any(name == "data" for _, name in self.set)
 
     @property
     def in_memory(self) -> bool:
@@ -140,7 +129,7 @@ def trace_function(
     """One run of `function` with arguments of these keys, of the positional and of the named ones.
 
     `number` makes of a symbol what the function gets for a number: the symbol itself, or a Value of it. `arrays` are
-    those that the signature has found, in a function that runs on rows.
+    those for the keys of an `open_signature`.
 
     Whatever it raises comes through, and leaves every Value as it was. If somebody looks into what a vmap within a vmap
     returned, or into an array that is differentiated by, such rows are written out. `deepest` is the number of vmaps,
@@ -212,9 +201,8 @@ def run_in(
     def unseen(kind: str) -> Any:
         return batch.argument(kind, tuple(arrays[len(batch.arguments)].shape))
 
-    session.outside.new_input = lambda: batch.new_inputs(1)[0]
     numbers = iter([number(symbol) for symbol in batch.new_inputs(inputs)])
-    positional, named = map(Arguments(numbers, session.outside.argument, unseen).build, keys)
+    positional, named = (arguments(key, numbers, unseen) for key in keys)
     try:
         result = function(*positional, **named)
     except Exception as error:
@@ -223,7 +211,6 @@ def run_in(
         raise
     trace.returns = kind_of(result)
     trace.answer = answer(result, place, dtype)
-    return_what_is_set(trace, session.outside)
     for (row, length), line in tape.checks.items():
         if not batch.checks_rows(row, length, line):
             tape.outputs.append(row)
@@ -235,17 +222,6 @@ def run_in(
     trace.inputs = batch.inputs
     arrange(trace, session.outside, [function, positional, named])
     return trace
-
-
-def return_what_is_set(trace: Trace, outside: Outside) -> None:
-    """Let a trace that sets numbers of its arguments return a pair: its answer, and the list of those numbers."""
-    outputs, rows = trace.tape.outputs, outside.set_on_arguments()
-    trace.values = outside.uses
-    if rows:
-        numbers = tuple(Answer("number", len(outputs) + k) for k in range(len(rows)))
-        trace.answer = Answer("tuple", parts=(trace.answer, Answer("list", parts=numbers)), make=tuple)
-        trace.returns = "other"
-        outputs += rows
 
 
 def arrange(trace: Trace, outside: Outside, roots: list[Any]) -> None:
@@ -291,6 +267,10 @@ def end_interrupted() -> None:
     """End the sessions of traces whose frames have been left by an interrupt."""
     while current is not None and (current.frame is None or not is_running(current.frame, current.thread)):
         current.end()
+
+
+if hasattr(os, "register_at_fork"):  # a child does not have the other threads
+    os.register_at_fork(after_in_child=end_interrupted)
 
 
 class Session:
@@ -344,7 +324,6 @@ class Session:
         self.hooks.restore()
         self.tracer[0] = NOBODY
         self.tape.close()
-        self.outside.end()
         self.batch.end()
         self.kind._tape, self.kind._own = None, {}
 

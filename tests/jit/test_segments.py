@@ -12,7 +12,7 @@ import weakref
 
 import numpy as np
 import pytest
-from isolation import run_alone
+from isolation import interrupting, run_alone
 
 from micrograd import ops
 from micrograd.engine import Value
@@ -146,36 +146,28 @@ def interrupt_calls(nested, note):
     call()
     length = time.perf_counter() - began
     rng = random.Random(1)
-    for k in range(200):
+
+    def call_on():
+        while True:
+            call()
+
+    signal.signal(signal.SIGALRM, interrupting(call_on))
+    for k in range(100):
         note(f"interrupt {k}")
         try:
             signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, 1.2 * length), rng.choice([0, 1e-4]))
-            while True:
-                call()
+            call_on()
         except KeyboardInterrupt:
             interrupted += 1
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except KeyboardInterrupt:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         assert np.array_equal(call(), expected)
-    assert interrupted == 200
+    assert interrupted == 100
     assert not segments.helping
 
 
-def interrupt_flat_calls(note):
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
-    interrupt_calls(False, note)
-
-
-def interrupt_deep_calls(note):
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
-    interrupt_calls(True, note)
-
-
-@pytest.mark.parametrize("calls", [interrupt_flat_calls, interrupt_deep_calls])
-def test_a_call_is_right_after_an_interrupt_of_another(calls):
-    run_alone(calls)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_call_is_right_after_an_interrupt_of_another(nested):
+    run_alone(interrupt_calls, nested)
 
 
 def fork_in_calls(note):
