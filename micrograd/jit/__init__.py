@@ -72,9 +72,12 @@ def jit(target: Any = None, dtype: str = F32, *, static_argnames: str | Iterable
 
     A function is run once on symbols for each signature of its arguments, and compiled; it may calculate with Values,
     call `backward()`, read gradients, and set the data and the gradient of Values from outside. Numbers, lists, tuples,
-    dicts and arrays of them are traced, integers too, and a Value counts as its number; strings, booleans, None,
-    Modules and what `static_argnames` names are not: each has a compilation of its own. Values come back as floats.
-    As a decorator: `@jit`, or `@jit(dtype="f64")`.
+    dicts and arrays of them are traced, integers too. A Value among the arguments is that Value: its data and gradient
+    are read and set. Strings, bytes, booleans, None, enum members, Modules and what `static_argnames` names are not
+    traced: each type and value has a program of its own. As a decorator: `@jit`, or `@jit(dtype="f64")`.
+
+    Values come back as floats, which have no graph. "'float' object has no attribute 'backward'" means that a loss was
+    calculated from such an answer: calculate the loss, and call its `backward()`, within the compiled function.
 
     In a function that uses `micrograd.func.vmap`, arrays and lists that it hands to that and does not look into may be
     of any number of rows: one compilation serves them all.
@@ -82,7 +85,7 @@ def jit(target: Any = None, dtype: str = F32, *, static_argnames: str | Iterable
     Every Value from outside that is read is live: after `p.data` has changed the next call sees it. Every one that is
     set has its new number when the call returns. What else the target is made of (layers, lists, Python numbers, which
     Values stand where, random numbers) is taken as it is when it is traced. Lists, dicts and arrays among the arguments
-    are copies: what the function sets in them, its caller does not see.
+    are copies, of the same class: what the function sets in them, its caller does not see.
 
     dtype: "f32" or "f64", the type of all arithmetic.
     exact: compute the same bits as plain Python, in straight-line code of 64-bit floats, so that a difference from

@@ -14,17 +14,21 @@ from collections.abc import Callable
 from typing import Any
 
 from micrograd.derivatives import is_differentiating
-from micrograd.engine import Value
+from micrograd.engine import NONE, Value
 from micrograd.func import check_structure, like, vmap
 from micrograd.jit import native
 from micrograd.jit.compiler import compiled
 from micrograd.jit.program import Program
 from micrograd.jit.rows import runs_on_rows
-from micrograd.jit.signature import ArgumentError, as_array, open_signature, signature
+from micrograd.jit.signature import ArgumentError, Leaves, as_array, float_of, path_to, signature, static_signature
 from micrograd.jit.tape import TraceError
 from micrograd.jit.trace import Trace, trace_function, tracing
 from micrograd.nn import Module
 
+CALCULATED = (
+    "was calculated from other Values, to which a compiled backward() can't send its gradient on: calculate it within "
+    "the compiled function, or pass its number as x.data"
+)
 MANY_ROWS = 128  # of an array: fewer run through a network one by one
 
 
@@ -56,38 +60,48 @@ class Compilations:
             tracing() or is_differentiating()
         ):  # called by a function that is being compiled, or differentiated: part of it
             return self.function(*args, **kwargs)
-        if self.open is None and not self.exact and runs_on_rows(self.function):
-            self.open = {}
-        if self.open is not None:
-            return self.on_rows(self.open, args, kwargs)
-        numbers: list[float] = []
-        positional = tuple(self.key(i, x, numbers) for i, x in enumerate(args))
-        named = tuple(self.key(name, x, numbers) for name, x in kwargs.items())
-        return self.program((("tuple", positional), ("dict", tuple(kwargs), named)), len(numbers))(numbers)
-
-    def on_rows(self, programs: dict[Any, list[OpenProgram]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The same for a function that runs vmaps: its programs may suit any number of rows."""
         if self.recent is not None and not kwargs:
             taken = self.recent.take(args)
             if taken is not None:
                 return self.recent(*taken)
-        numbers: list[float] = []
-        arrays: list[Any] = []
-        positional = tuple(self.key(i, x, numbers, arrays) for i, x in enumerate(args))
-        named = tuple(self.key(name, x, numbers, arrays) for name, x in kwargs.items())
-        key = ("tuple", positional), ("dict", tuple(kwargs), named)
-        shapes = [array.shape for array in arrays]
-        for known in programs.get(key, ()):
+        leaves = Leaves(on_rows=self.open is not None)
+        key = self.key_of(args, kwargs, leaves)
+        if self.open is None and not self.exact and key not in self.programs and runs_on_rows(self.function):
+            self.open = {}
+            return self.call(*args, **kwargs)
+        program = self.program_for(key, leaves)
+        while leaves.values and (finer := leaves.finer(program.trace)) is not None:
+            leaves = finer
+            program = self.program_for(self.key_of(args, kwargs, leaves), leaves)
+        if leaves.values and (program.trace.values.reads or program.trace.values.sets):
+            return self.on_values(program, leaves, args, kwargs)
+        return program(leaves.numbers, leaves.arrays)
+
+    def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: Leaves) -> Any:
+        """The key of all arguments, whose numbers go into `leaves`."""
+        positional = tuple([self.key(i, x, leaves) for i, x in enumerate(args)])
+        return ("tuple", positional), (
+            "dict",
+            tuple(kwargs),
+            tuple([self.key(n, x, leaves) for n, x in kwargs.items()]),
+        )
+
+    def program_for(self, key: Any, leaves: Leaves) -> Program | OpenProgram:
+        """The program for a key and arrays of these shapes, compiled if there is none."""
+        if self.open is None:
+            return self.program(key, len(leaves.numbers))
+        shapes = [array.shape for array in leaves.arrays]
+        for known in self.open.get(key, ()):
             if known.fits(shapes):
                 self.recent = known
-                return known(numbers, arrays)
-        new = self.open_program(key, len(numbers), arrays)
-        programs.setdefault(key, []).append(new)
+                return known
+        new = self.open_program(key, len(leaves.numbers), leaves.arrays)
+        self.open.setdefault(key, []).append(new)
         self.programs[key, tuple(new.dimensions)] = new.program
-        if new.on_few_rows is not None:
+        if new.on_few_rows is not None and new.trace.values.is_pure:
             self.forms.prefer(key, new.on_few_rows, self.least)
         self.recent = new
-        return new(numbers, arrays)
+        return new
 
     def open_program(self, key: Any, inputs: int, arrays: list[Any]) -> OpenProgram:
         """A program for arguments of this key; with inner rows written out if no tiles can be made of them."""
@@ -105,12 +119,41 @@ class Compilations:
         seconds = time.perf_counter() - start
         return compiled(lambda: OpenProgram(trace, key, self.dtype, seconds))
 
-    def key(self, place: int | str, x: Any, numbers: list[float], arrays: list[Any] | None = None) -> Any:
+    def on_values(
+        self, program: Program | OpenProgram, given: Leaves, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The answer of a program that reads gradients of the Values among the arguments, or sets numbers of them.
+
+        TypeError, and nothing is set, if it sends a gradient on to one that has operands: compiled code can't go there.
+        """
+        uses, values = program.trace.values, given.values
+        for place in uses.reached:
+            if values[place]._a is not NONE:
+                raise TypeError(f"{self.path_to(values[place], args, kwargs)} {CALCULATED}")
+        numbers = given.numbers + [0.0] * (program.trace.inputs - len(given.numbers))
+        for place, i in uses.reads:
+            try:
+                g = values[place].grad
+                numbers[i] = g if type(g) is float else float_of(g)
+            except (TypeError, AttributeError) as error:
+                raise TypeError(f"the grad of {self.path_to(values[place], args, kwargs)} {error}") from None
+        result = program(numbers, given.arrays)
+        if uses.sets:
+            result, written = result
+            for (place, name), x in zip(uses.sets, written):
+                setattr(values[place], name, x)
+        return result
+
+    def path_to(self, v: Value, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Where a Value stands among the arguments, as in "weights[3]['x']"."""
+        places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+        paths = ((self.name(place), path_to(v, x)) for place, x in places)
+        return next((name + path for name, path in paths if path is not None), "an argument")
+
+    def key(self, place: int | str, x: Any, leaves: Leaves) -> Any:
         try:
             static = bool(self.static) and self.name(place) in self.static
-            if arrays is not None and not static:
-                return open_signature(x, numbers, arrays)
-            return signature(x, numbers, static=static)
+            return static_signature(x) if static else signature(x, leaves)
         except ArgumentError as error:
             raise TypeError(f"{self.name(place)}{error.path} {error}") from error.__cause__
 
@@ -127,7 +170,8 @@ class Compilations:
             trace = trace_function(self.function, key, inputs, self.dtype, self.number, exact=self.exact)
             seconds = time.perf_counter() - start
             self.programs[key] = compiled(lambda: Program(trace, self.dtype, seconds))
-        self.forms.prefer(key, self.programs[key].native)
+        if self.programs[key].trace.values.is_pure:
+            self.forms.prefer(key, self.programs[key].native)
         program: Program = self.programs[key]
         return program
 
@@ -154,7 +198,7 @@ class OpenProgram:
         self.seen = [(x.leaf, x.first) for x in trace.arguments if x.elements is not None]
         of = Program if trace.batch is None else TiledProgram if trace.batch.is_deep else BatchedProgram
         program: Any = of(trace, dtype, seconds)
-        self.program = program
+        self.program, self.trace = program, trace
         served = of is BatchedProgram and program.native.serves
         self.on_few_rows: native.Native | None = program.native if served else None  # what the native entry can call
 

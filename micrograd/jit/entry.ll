@@ -35,6 +35,7 @@ declare ptr @aligned_alloc(i64, i64)
 declare void @free(ptr)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 declare double @llvm.floor.f64(double)
+declare double @llvm.fabs.f64(double)
 
 ; ---------------------------------------------------------------------------------------------------------------------
 ; Numbers between Python's doubles and buffers of float or double. `single` is 1 for float, 0 for double.
@@ -184,6 +185,10 @@ other:
                                     i64 $numpy_float64, label %python_float ]
 python_int:
   %of_int = call double @PyLong_AsDouble(ptr %object)
+  %size = call double @llvm.fabs.f64(double %of_int)
+  %is_exact = fcmp olt double %size, 9007199254740992.0
+  br i1 %is_exact, label %exact, label %refuse
+exact: ; of a larger int the double may be another number, and Python will say so
   %suspicious = fcmp oeq double %of_int, -1.0
   br i1 %suspicious, label %ask, label %number
 ask:
@@ -194,7 +199,7 @@ clear: ; the int is too large for a double
   call void @PyErr_Clear()
   br label %refuse
 number:
-  %x = phi double [%of_float, %python_float], [%of_int, %python_int], [%of_int, %ask]
+  %x = phi double [%of_float, %python_float], [%of_int, %exact], [%of_int, %ask]
   %i.1 = add i64 %i, 1
   br i1 %is_double, label %double, label %float
 double:
@@ -645,6 +650,7 @@ kind:
   switch i64 %opcode, label %refuse [ i64 $NUMBERS, label %numbers
                                       i64 $ROWS, label %rows
                                       i64 $VALUE, label %value
+                                      i64 $HOMELESS, label %homeless
                                       i64 $LIST, label %list
                                       i64 $TUPLE, label %tuple
                                       i64 $ARRAY, label %array
@@ -662,6 +668,9 @@ rows:
   %i.rows = add i64 %i, %rows.count
   %took_rows = call i1 @take_rows(ptr %walk, ptr %at, i64 %rows.count, i64 %length)
   br i1 %took_rows, label %next, label %refuse
+homeless:
+  %has_no_home = icmp eq i64 %type, $Value
+  br i1 %has_no_home, label %value, label %refuse
 value:
   %took_value = call i1 @take_value(ptr %walk, ptr %object)
   br i1 %took_value, label %taken, label %refuse

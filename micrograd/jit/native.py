@@ -41,7 +41,7 @@ from micrograd.jit.buffers import ALIGNMENT, aligned, offsets
 from micrograd.jit.compiler import compiled
 from micrograd.jit.homes import AnyHome, Home, Homed, NarrowHome, SlotKey, content_of, homes, key_of
 from micrograd.jit.lower import MachineCode, llvm_c
-from micrograd.jit.signature import Answer, float_of
+from micrograd.jit.signature import Answer, float_of, thing_of
 from micrograd.jit.tape import INPUT
 from micrograd.jit.trace import SLOTS, Slot, Trace, turn
 from micrograd.locks import moving
@@ -55,7 +55,7 @@ FORMS = 4  # that a dispatch tries: each of them costs the later ones time
 DEPTH = 32  # of arguments and answers within each other: the entry is recursive, and a thread's stack may be small
 
 # Opcodes, of arguments and answers.
-NUMBERS, ROWS, VALUE, LIST, TUPLE, ARRAY, OPEN, OPEN_LIST, SAME, TRUTH, ANOTHER = range(11)
+NUMBERS, ROWS, VALUE, LIST, TUPLE, ARRAY, OPEN, OPEN_LIST, SAME, TRUTH, ANOTHER, HOMELESS = range(12)
 
 Word, Pointer = ctypes.c_int64, ctypes.c_void_p
 
@@ -221,6 +221,7 @@ class Machine:
         constants = {
             **{"NUMBERS": NUMBERS, "VALUE": VALUE, "LIST": LIST, "TUPLE": TUPLE, "ARRAY": ARRAY, "SAME": SAME},
             **{"ROWS": ROWS, "OPEN": OPEN, "OPEN_LIST": OPEN_LIST, "TRUTH": TRUTH, "ANOTHER": ANOTHER},
+            "HOMELESS": HOMELESS,
             **{kind.__name__: id(kind) for kind in (float, int, list, tuple, Home, NarrowHome)},
             **{"Value": id(Value), "Homed": id(Homed), "NotImplemented": id(NotImplemented)},
             **{name: id(np.dtype(name)) for name in ("float64", "float32", "int64", "int32")},
@@ -329,39 +330,39 @@ def answer_code(answer: Answer, kept: list[Any], rows: Sequence[list[int]] = ())
     return [LIST if answer.kind == "list" else TUPLE, len(answer.parts), *parts]
 
 
-def items_code(keys: Sequence[Any], rows: Iterator[list[int] | None], depth: int = 0) -> list[int] | None:
+def items_code(keys: Sequence[Any], rows: Iterator[list[int] | None], value: int, depth: int = 0) -> list[int] | None:
     """The code of arguments, or items, of these keys; None if the entry takes no such thing. `rows` has the codes of
-    arrays of any number of rows."""
+    arrays of any number of rows; `value` is the opcode of a Value."""
     code: list[int] = []
     for key, group in itertools.groupby(keys):
         count = len(list(group))
         if key == "number":
             code += [NUMBERS, count]
         elif key == "value":
-            code += [VALUE] * count
+            code += [value] * count
         elif key[0] == "list" and key[1] and set(key[1]) == {"number"}:
             code += [ROWS, count, len(key[1])]
         else:
             for _ in range(count):
-                item = item_code(key, rows, depth)
+                item = item_code(key, rows, value, depth)
                 if item is None:
                     return None
                 code += item
     return code
 
 
-def item_code(key: Any, rows: Iterator[list[int] | None], depth: int) -> list[int] | None:
+def item_code(key: Any, rows: Iterator[list[int] | None], value: int, depth: int) -> list[int] | None:
     """The code of one argument that is no number."""
     kind, *rest = key
     if kind in ("list", "tuple") and depth < DEPTH:
-        items = items_code(rest[0], rows, depth + 1)
+        items = items_code(rest[0], rows, value, depth + 1)
         return None if items is None else [LIST if kind == "list" else TUPLE, len(rest[0]), *items]
     if kind == "array":
         return [ARRAY, len(rest[0]), *rest[0]]
     if kind == "rows":
         return next(rows, None)
     if kind in ("static", "module"):
-        return [SAME, id(rest[-1] if kind == "static" else rest[0].thing)]
+        return [SAME, id(thing_of(rest[-1]))]
     return None
 
 
@@ -370,7 +371,8 @@ def form(key: Any, native: Native, least: int) -> Form | None:
     rows have at least so many."""
     (_, positional), (_, names, named) = key
     rows = (code and [*code[:-3], code[-3] * least, *code[-2:]] for code in native.rows_codes)
-    code = items_code([*positional, *named], rows)
+    # A Value that has a home may be one whose data the program sets. Python finds out.
+    code = items_code([*positional, *named], rows, HOMELESS if native.trace.sets_data else VALUE)
     if code is None or native.table is None:
         return None
     arrays = words(code), words(map(id, names))

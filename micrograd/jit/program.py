@@ -7,7 +7,7 @@ its stages. `Code` is the way down from a tape to machine code, without the call
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from micrograd.jit import lower, native
@@ -171,8 +171,8 @@ class Program(Code):
             apart=self.schedule is not None and "a" in self.schedule.arrays,
         )
 
-    def __call__(self, numbers: list[float]) -> Any:
-        """The answer to the numbers of a call, in the order of its signature."""
+    def __call__(self, numbers: list[float], arrays: Sequence[Any] = ()) -> Any:
+        """The answer to the numbers of a call, in the order of its signature; there are no arrays beside them."""
         return self.native(numbers)
 
     def explain(self) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from micrograd import ops
 from micrograd.engine import NONE, Value
 from micrograd.jit.tape import ABSENT, CODE, Symbol, Tape
-from micrograd.jit.values import FRESH, SLOTS, Outside, patched_classes
+from micrograd.jit.values import FRESH, SLOTS, ArgumentValue, Outside, patched_classes
 
 # The methods by name, with the operation of the engine and that of the tape.
 BINARY = {
@@ -37,7 +37,12 @@ def methods(tape: Tape, outside: Outside, kind: Any, tracer: list[int]) -> dict[
     """The methods by name. They write on the tape in the thread that `tracer` holds, and are the engine's in others."""
     codes, first, second = tape.codes, tape.first, tape.second
     data_rows, index_of = outside.rows["data"], tape.index_of
-    classes, data, ident, new = frozenset(patched_classes), SLOTS["data"].__get__, threading.get_ident, object.__new__
+    classes, data, ident, new = (
+        frozenset([*patched_classes, ArgumentValue]),
+        SLOTS["data"].__get__,
+        threading.get_ident,
+        object.__new__,
+    )
 
     def row_outside(v: Any) -> int:
         """The row of the data of a Value from outside; -1 if it is none, or another thread's."""

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from micrograd.engine import NONE, PULLBACKS, Value, unlisted_pullback
 from micrograd.jit.tape import ABSENT, CODE, CONSTANT, INPUT, Symbol, Tape
-from micrograd.jit.values import FRESH, SLOTS, Outside, patched_classes
+from micrograd.jit.values import FRESH, SLOTS, ArgumentValue, Outside, patched_classes
 
 ENGINE: dict[str, Any] = {name: Value.__dict__[name] for name in ("backward", "_backward")}
 BY_HEART = {op: PULLBACKS[op] for op in ("+", "*", "where")}
@@ -62,7 +62,7 @@ def backward_method(tape: Tape, outside: Outside, kind: Any) -> Callable[[Any], 
     codes, first, second, index_of = tape.codes, tape.first, tape.second, tape.index_of
     note = tape.gradients.append
     data_rows, grad_rows = outside.rows["data"], outside.rows["grad"]
-    classes, data = frozenset(patched_classes), SLOTS["data"].__get__
+    classes, data = frozenset([*patched_classes, ArgumentValue]), SLOTS["data"].__get__
     by_heart = all(PULLBACKS.get(op) is pullback for op, pullback in BY_HEART.items())
     rules: dict[Any, Any] = {}
     marks = FRESH  # from there downwards, those that sweeps have used

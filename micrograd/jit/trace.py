@@ -21,6 +21,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import starmap
 from types import FrameType
 from typing import Any
@@ -31,7 +32,7 @@ from micrograd.interrupts import FrameLock, is_running
 from micrograd.jit import short, sweep
 from micrograd.jit.order import ranks
 from micrograd.jit.rows import DEEPEST, Batch
-from micrograd.jit.signature import FIRST_NUMBER, Answer, answer, arguments, largest_array
+from micrograd.jit.signature import FIRST_NUMBER, Answer, Arguments, ValueArguments, answer, largest_array
 from micrograd.jit.tape import LONG, Symbol, Tape, TraceError
 from micrograd.jit.unseen import Unseen
 from micrograd.jit.values import SLOTS, Outside, Slot, Traced, patched_classes
@@ -84,6 +85,17 @@ class Trace:
     batch: Batch | None = None  # of a trace in which a vmap ran
     arguments: Sequence[Unseen] = ()  # those whose shape may not matter
     array: tuple[int, int] = (0, 0)  # the first number, and how many there are, of the largest array of a call
+    values: ValueArguments = field(default_factory=ValueArguments)  # what is done with Values among the arguments
+
+    @cached_property
+    def outside(self) -> frozenset[int]:
+        """The ids of the Values from outside that are read or set."""
+        return frozenset(id(v) for v, _ in (*self.live, *self.set))
+
+    @cached_property
+    def sets_data(self) -> bool:
+        """Whether the data of a Value from outside is set."""
+        return any(name == "data" for _, name in self.set)
 
     @property
     def in_memory(self) -> bool:
@@ -129,7 +141,7 @@ def trace_function(
     """One run of `function` with arguments of these keys, of the positional and of the named ones.
 
     `number` makes of a symbol what the function gets for a number: the symbol itself, or a Value of it. `arrays` are
-    those for the keys of an `open_signature`.
+    those that the signature has found, in a function that runs on rows.
 
     Whatever it raises comes through, and leaves every Value as it was. If somebody looks into what a vmap within a vmap
     returned, or into an array that is differentiated by, such rows are written out. `deepest` is the number of vmaps,
@@ -201,8 +213,9 @@ def run_in(
     def unseen(kind: str) -> Any:
         return batch.argument(kind, tuple(arrays[len(batch.arguments)].shape))
 
+    session.outside.new_input = lambda: batch.new_inputs(1)[0]
     numbers = iter([number(symbol) for symbol in batch.new_inputs(inputs)])
-    positional, named = (arguments(key, numbers, unseen) for key in keys)
+    positional, named = map(Arguments(numbers, session.outside.argument, unseen).build, keys)
     try:
         result = function(*positional, **named)
     except Exception as error:
@@ -211,6 +224,7 @@ def run_in(
         raise
     trace.returns = kind_of(result)
     trace.answer = answer(result, place, dtype)
+    return_what_is_set(trace, session.outside)
     for (row, length), line in tape.checks.items():
         if not batch.checks_rows(row, length, line):
             tape.outputs.append(row)
@@ -222,6 +236,17 @@ def run_in(
     trace.inputs = batch.inputs
     arrange(trace, session.outside, [function, positional, named])
     return trace
+
+
+def return_what_is_set(trace: Trace, outside: Outside) -> None:
+    """Let a trace that sets numbers of its arguments return a pair: its answer, and the list of those numbers."""
+    outputs, rows = trace.tape.outputs, outside.set_on_arguments()
+    trace.values = outside.uses
+    if rows:
+        numbers = tuple(Answer("number", len(outputs) + k) for k in range(len(rows)))
+        trace.answer = Answer("tuple", parts=(trace.answer, Answer("list", parts=numbers)), make=tuple)
+        trace.returns = "other"
+        outputs += rows
 
 
 def arrange(trace: Trace, outside: Outside, roots: list[Any]) -> None:
@@ -324,6 +349,7 @@ class Session:
         self.hooks.restore()
         self.tracer[0] = NOBODY
         self.tape.close()
+        self.outside.end()
         self.batch.end()
         self.kind._tape, self.kind._own = None, {}
 

@@ -7,15 +7,18 @@ themselves are not touched. How all of them come to write on the tape is told in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from micrograd.derivatives import differentiating
 from micrograd.engine import NONE, Value
-from micrograd.jit.tape import WEIGHT, Symbol, Tape, TraceError, user_line
+from micrograd.jit.signature import ValueArguments
+from micrograd.jit.tape import CONSTANT, WEIGHT, Symbol, Tape, TraceError, user_line
 
 Slot = tuple[Value, str]  # a Value from outside, and which of its numbers: "data" or "grad"
 
 SLOTS: dict[str, Any] = {name: Value.__dict__[name] for name in ("data", "grad", "_a", "_b")}
+OPERATION: Any = Value.__dict__["_op"]
 patched_classes: list[type] = [Value]  # those of Values from outside, whose data and grad are replaced for a trace
 
 FRESH = -1  # or less, in the place of the row of a gradient: none has come yet, it is the number 0
@@ -120,11 +123,51 @@ class Traced(Value):
         return super().__repr__() if self._tape is not None else "Value(of a trace that is over)"
 
 
+class ArgumentValue(Value):
+    """A Value that stands in a trace for one among the arguments. Like those from outside it holds no row itself."""
+
+    __slots__ = ()
+    _uses: ValueArguments  # of the trace
+
+    @property
+    def label(self) -> Any:  # type: ignore[override]
+        self._uses.reads_labels = True
+        return self.__dict__["label"]
+
+    def __setattr__(self, name: str, x: Any) -> None:
+        if name not in ("data", "grad"):
+            raise TraceError(
+                f"{user_line()}: {name!r} is set on a Value that is an argument; compiled code can only set its data "
+                "and its grad: keep other numbers in Values of their own, and set the data of those"
+            )
+        super().__setattr__(name, x)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"{name!r} of a Value that is an argument: compiled code knows its data, its grad and its label only"
+        )
+
+    def __copy__(self) -> Value:
+        copy = Value(self.data)
+        copy.grad = self.grad
+        return copy
+
+    def __deepcopy__(self, _: Any) -> Value:
+        return self.__copy__()
+
+
 class Outside:
-    """The Values from outside that a trace meets: for each of their numbers the row that holds it at the moment."""
+    """The Values from outside that a trace meets: for each of their numbers the row that holds it at the moment.
+
+    The Values that stand for arguments are among them; their numbers are inputs when the call begins, not weights.
+    """
 
     def __init__(self, tape: Tape):
         self.tape = tape
+        self.arguments: dict[Value, int] = {}  # their places among the Values of a call
+        self.given: dict[Slot, int] = {}  # the rows of what their slots held when the call began
+        self.uses = ValueArguments()
+        self.new_input: Callable[[], Symbol]
         self.live: list[Slot] = []
         self.rows: dict[str, dict[Value, int]] = {"data": {}, "grad": {}}
         self.weights: dict[str, dict[Value, int]] = {"data": {}, "grad": {}}  # what they held when the call began
@@ -133,12 +176,18 @@ class Outside:
         """The row of what the slot holds now."""
         rows = self.rows[name]
         i = rows.get(v)
-        if i is None:
+        if i is None and v in self.arguments:
+            x = self.new_input()
+            i = rows[v] = self.given[v, name] = x.index
+            self.uses.reads.append((self.arguments[v], self.tape.first[i]))
+        elif i is None:
             i = rows[v] = self.weights[name][v] = self.tape.row(WEIGHT, len(self.live))
             self.live.append((v, name))
         return i
 
     def set(self, v: Value, name: str, i: int) -> None:
+        if name == "grad" and v in self.arguments and self.tape.codes[i] != CONSTANT:
+            self.uses.reached.add(self.arguments[v])
         rows = self.rows[name]
         rows.pop(v, None)  # to come last
         rows[v] = i
@@ -146,4 +195,36 @@ class Outside:
     def changed(self, name: str) -> dict[Value, int]:
         """The Values whose data, or gradient, is another number in the end than in the beginning, with its row."""
         before = self.weights[name]
-        return {v: i for v, i in self.rows[name].items() if before.get(v) != i}
+        return {v: i for v, i in self.rows[name].items() if before.get(v) != i and v not in self.arguments}
+
+    def argument(self, x: Any, cls: type[Value], attributes: dict[str, Any]) -> Value:
+        """A new Value that stands for the next one among the arguments; `x` is its data, a Symbol or a Value of one."""
+        data: Any = x.data if isinstance(x, Value) else x
+        v: Any = object.__new__(ArgumentValue if cls is Value else cls)
+        vars(v).update(attributes)
+        if cls is Value:
+            vars(v).setdefault("label", "")
+            vars(v)["_uses"] = self.uses
+        OPERATION.__set__(v, "")
+        for slot, content in (("data", 0.0), ("grad", 0), ("_a", NONE), ("_b", None)):
+            SLOTS[slot].__set__(v, content)
+        self.arguments[v] = len(self.arguments)
+        self.rows["data"][v] = self.given[v, "data"] = data.index
+        return v  # type: ignore[no-any-return]
+
+    def set_on_arguments(self) -> list[int]:
+        """The rows of what is set on arguments, which are noted in `uses.sets`."""
+        changes = [
+            (place, name, self.rows[name][v])
+            for v, place in self.arguments.items()
+            for name in ("data", "grad")
+            if v in self.rows[name] and self.rows[name][v] != self.given.get((v, name))
+        ]
+        self.uses.sets = [(place, name) for place, name, _ in changes]
+        return [i for _, _, i in changes]
+
+    def end(self) -> None:
+        """Let what stood for an argument say, if somebody has kept it, that it is of no use any more."""
+        for v in self.arguments:
+            for name in ("data", "grad"):
+                SLOTS[name].__set__(v, Symbol(self.tape, self.given[v, "data"]))

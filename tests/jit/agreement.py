@@ -22,7 +22,7 @@ from micrograd.engine import Value
 from micrograd.jit import STAGES, batched, chunks, jit, native
 from micrograd.jit.nests import check, interpret
 from micrograd.jit.roll import roll
-from micrograd.jit.signature import signature
+from micrograd.jit.signature import Leaves, signature
 
 DTYPES = ("f64", "f32", "exact")
 PATIENCE = 0.1  # seconds: a program that takes longer in Python is not compiled as exact straight-line code
@@ -251,9 +251,10 @@ def numbers_of(result):
 def check_stages(case, compiled, before, limits, after, statistics):
     """Tape and loop nests of the first call give the numbers that the machine code gave; every stage can be shown."""
     trace = compiled._latest().trace
-    inputs = []
+    leaves = Leaves()
     for a, x in zip(case.arguments, case.calls[0]):
-        signature(argument_of(a, x), inputs)
+        signature(argument_of(a, x), leaves)
+    inputs = leaves.numbers
     weights = [before.get((id(v), name), float(getattr(v, name))) for v, name in trace.live]
     with np.errstate(all="ignore"):
         from_tape = programs.outputs_of(trace.tape, inputs, weights)
