@@ -3,8 +3,13 @@
     micrograd demo                              train a network on the moons, and draw what it learned
     micrograd demo --dataset circles --out pictures
 
-What the demo does is in `micrograd.demo`; here is what the user sees of it. Exit codes: 0, 1 for what cannot be done
-here (a missing package, a folder that cannot be written), 2 for options that make no sense, 130 after Ctrl-C.
+What the demo does is in `micrograd.demo`; here is what the user sees of it. Exit codes:
+
+- 0: everything is done
+- 1: something is missing here, such as a package, or cannot be written, such as a folder or the output
+- 2: an option makes no sense
+- 128 + the number of a signal: Ctrl-C (130), SIGTERM (143), SIGHUP (129) or a closed pipe (141) ended the training
+  early. What has been trained is saved.
 """
 
 from __future__ import annotations
@@ -15,10 +20,10 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, TypeAlias
 
 from micrograd import __version__, checkpoint, files
 
@@ -39,7 +44,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 Show: TypeAlias = Callable[["Progress"], None]
-CANNOT, INTERRUPTED = 1, 130  # exit codes
+CANNOT, SIGNALED = 1, 128  # exit codes; to the second one the number of the signal is added
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DRAWING, WEIGHTS, PICTURE = OUTPUTS = ("gout.svg", "moon_mlp.safetensors", "moon_mlp.png")
 
 
 class Dataset(str, Enum):
@@ -52,7 +59,70 @@ class Dataset(str, Enum):
 
 def main() -> None:
     """Run the command with the arguments of the process, and end the process."""
-    app(prog_name="micrograd")
+    with redirect_stdout(Output.of(sys.stdout)), redirect_stderr(Output.of(sys.stderr)):
+        try:
+            app(prog_name="micrograd")
+        except SystemExit as end:
+            error = output_error()
+            if end.code or error is None:
+                raise
+            if isinstance(error, BrokenPipeError):
+                sys.exit(SIGNALED + signal.SIGPIPE)
+            say(f"micrograd: cannot print: {error.strerror}", err=True)
+            sys.exit(CANNOT)
+
+
+class Output:
+    """A text stream that drops what cannot be written, and keeps the first error: training goes on and is saved."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+        self.error: OSError | None = None
+
+    @staticmethod
+    def of(stream: TextIO | None) -> Any:
+        """The stream as an Output; None if the process was started without it."""
+        return stream and Output(stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self.stream.write(text)
+        except UnicodeEncodeError:  # such as the name of a folder that is not in UTF-8
+            encoding = self.stream.encoding
+            self.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        except OSError as error:
+            self.drop_everything(error)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError as error:
+            self.drop_everything(error)
+
+    def drop_everything(self, error: OSError) -> None:
+        """Also what is still in the stream's buffer: Python would fail to write it at exit."""
+        self.error = self.error or error
+        with suppress(OSError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.stream.fileno())
+            os.close(null)
+
+
+def output_error() -> OSError | None:
+    """The error that ended the output, if there was one."""
+    return sys.stdout.error if isinstance(sys.stdout, Output) else None
+
+
+def say(text: str, err: bool = False) -> None:
+    """Write a line to stdout or stderr, unless the process was started without it."""
+    stream = sys.stderr if err else sys.stdout
+    if stream is not None:
+        stream.write(f"{text}\n")
+        stream.flush()
 
 
 def print_version(wanted: bool) -> None:
@@ -72,10 +142,10 @@ def micrograd(
 
 @app.command()
 def demo(
-    steps: Annotated[int, typer.Option(min=1, help="How many steps to train.")] = 100,
+    steps: Annotated[int, typer.Option(min=1, max=10**9, help="How many steps to train.")] = 100,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Makes points and weights.")] = 1337,
     dataset: Annotated[Dataset, typer.Option(help="What to learn to tell apart.")] = Dataset.moons,
-    samples: Annotated[int, typer.Option(min=2, help="How many points.")] = 100,
+    samples: Annotated[int, typer.Option(min=2, max=10_000, help="How many points.")] = 100,
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write to, made if missing.")] = Path(),
 ) -> None:
     """Train MLP(2, [16, 16, 1]) to tell two kinds of points apart, and draw what it learned.
@@ -90,38 +160,44 @@ def demo(
 
 
 def run(steps: int, seed: int, dataset: str, samples: int, out: Path) -> None:
-    """The demo from end to end; leaves with exit code 130 if Ctrl-C was pressed while it trained."""
+    """The demo from end to end; typer.Exit if a signal or a closed pipe ended the training early."""
     from micrograd import demo
 
     with writing_to(out):
         require_writable(out)
-        files = draw_neuron(seed, out / "gout.svg")
+        written = draw_neuron(seed, out / DRAWING)
     rows, kinds = demo.points(dataset, samples, seed)
     model = demo.network(seed)
-    typer.echo(f"{samples} points, {dataset}; MLP(2, [16, 16, 1]), {len(model.parameters())} parameters")
     with interrupts() as interrupted:  # until all is saved
-        done = watch(demo.train(model, rows, kinds, steps), steps, interrupted)
+        say(f"{samples} points, {dataset}; MLP(2, [16, 16, 1]), {len(model.parameters())} parameters")
+        done = watch(demo.train(model, rows, kinds, steps), steps, lambda: interrupted() or closed_pipe())
         with writing_to(out):
-            files += save_weights(model, out / "moon_mlp.safetensors")
-            files += write(demo.boundary(model, rows, kinds), out / "moon_mlp.png")
+            written += save_weights(model, out / WEIGHTS)
+            written += write(demo.boundary(model, rows, kinds), out / PICTURE)
+        signum = interrupted() or closed_pipe()
     count = f"after {steps} steps" if done == steps else f"interrupted after {done} of {steps} steps"
     folder = "the current folder" if out == Path() else f"{out}"
-    typer.echo(f"{demo.accuracy(model, rows, kinds):.1%} accuracy, {count}; in {folder}: {', '.join(files)}")
+    say(f"{demo.accuracy(model, rows, kinds):.1%} accuracy, {count}; in {folder}: {', '.join(written)}")
     if done < steps:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(SIGNALED + signum)
 
 
-def watch(training: Iterator[Progress], steps: int, interrupted: Callable[[], bool]) -> int:
-    """Show the training while it runs, to its end or until Ctrl-C; the number of steps done."""
+def watch(training: Iterator[Progress], steps: int, stopped: Callable[[], int]) -> int:
+    """Show the training while it runs, to its end or until it is stopped; the number of steps done."""
     done = 0
     view = progress_bar if on_terminal() else plain_lines
     with uncollected(), view(steps) as show:
         for progress in training:
             show(progress)
             done += 1
-            if interrupted():
+            if stopped():
                 break
     return done
+
+
+def closed_pipe() -> int:
+    """SIGPIPE if whoever read the output has closed it, as `head` does, otherwise 0."""
+    return signal.SIGPIPE if isinstance(output_error(), BrokenPipeError) else 0
 
 
 @contextmanager
@@ -137,24 +213,27 @@ def uncollected() -> Iterator[None]:
 
 
 @contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-    """Tells whether Ctrl-C was pressed, which waits for the step to end: half a step is no model to save.
+def interrupts() -> Iterator[Callable[[], int]]:
+    """Yields a function that returns the number of the first signal that asked the process to end, or 0.
 
-    A second Ctrl-C does not wait.
+    The caller can finish its step first: half a step is no model to save. A second Ctrl-C does not wait for that. A
+    second SIGTERM or SIGHUP does, because systems send them twice.
     """
-    usual = signal.getsignal(signal.SIGINT)
-    pressed = []
+    noted: list[int] = []
 
     def note(signum: int, frame: object) -> None:
-        pressed.append(signum)
-        signal.signal(signal.SIGINT, usual)
+        noted.append(signum)
+        if signum == signal.SIGINT and len(noted) > 1:
+            raise KeyboardInterrupt
 
-    if usual is not signal.SIG_IGN:  # as it is for a job in the background, which Ctrl-C is not meant for
-        signal.signal(signal.SIGINT, note)
+    # A job in the background ignores SIGINT, and one that nohup started SIGHUP. None: a handler that is not Python's.
+    handled = [signum for signum in STOPPING if signal.getsignal(signum) not in (signal.SIG_IGN, None)]
+    usual = {signum: signal.signal(signum, note) for signum in handled}
     try:
-        yield lambda: bool(pressed)
+        yield lambda: noted[0] if noted else 0
     finally:
-        signal.signal(signal.SIGINT, usual)
+        for signum, handler in usual.items():
+            signal.signal(signum, handler)
 
 
 def on_terminal() -> bool:
@@ -185,7 +264,7 @@ def plain_lines(steps: int) -> Iterator[Show]:
 
     def show(p: Progress) -> None:
         if p.step % 10 == 0 or p.step == steps - 1:
-            typer.echo(f"step {p.step} loss {p.loss:.6f} accuracy {p.accuracy:.1%}")
+            say(f"step {p.step} loss {p.loss:.6f} accuracy {p.accuracy:.1%}")
 
     yield show
 
@@ -197,7 +276,7 @@ def draw_neuron(seed: int, path: Path) -> list[str]:
     try:
         return write(demo.neuron(seed), path)
     except RuntimeError as error:
-        typer.echo(f"{path.name} is left out: {error}", err=True)
+        say(f"{path.name} is left out: {error}", err=True)
         return []
 
 
@@ -206,7 +285,7 @@ def save_weights(model: MLP, path: Path) -> list[str]:
     try:
         checkpoint.save(model, path)
     except ImportError as error:
-        typer.echo(f"{path.name} is left out: {error}", err=True)
+        say(f"{path.name} is left out: {error}", err=True)
         return []
     return [path.name]
 
@@ -217,9 +296,14 @@ def write(content: bytes, path: Path) -> list[str]:
 
 
 def require_writable(folder: Path) -> None:
-    """Make the folder if it is missing; OSError, now and not after the training, if no file can be made in it."""
+    """Make the folder if it is missing; OSError, now and not after the training, if the outputs can't be made in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=folder).close()
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(folder)) from error
+    for name in OUTPUTS:
+        files.destination(os.fspath(folder / name))
 
 
 @contextmanager
@@ -227,9 +311,9 @@ def writing_to(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        give_up(f"cannot write to {folder}: {error.strerror or error}")
+        give_up(f"cannot write to {error.filename or folder}: {error.strerror or error}")
 
 
 def give_up(reason: str) -> NoReturn:
-    typer.echo(f"micrograd demo: {reason}", err=True)
+    say(f"micrograd demo: {reason}", err=True)
     raise typer.Exit(CANNOT)

@@ -1,6 +1,7 @@
 """The command `micrograd`: what it writes, what it says, how it ends."""
 
 import contextlib
+import io
 import os
 import re
 import signal
@@ -99,10 +100,14 @@ def test_the_same_seed_gives_the_same_lines_and_files_and_another_seed_others(tm
     ("option", "value", "complaint"),
     [
         ("--steps", "0", "1"),
+        ("--steps", "-3", "1"),
+        ("--steps", "1" + "0" * 400, "1000000000"),
+        ("--steps", "1" + "0" * 5000, "integer"),
         ("--steps", "many", "integer"),
         ("--seed", "-1", "0"),
         ("--seed", str(2**32), "4294967295"),
         ("--samples", "1", "2"),
+        ("--samples", "1000000000000", "10000"),
         ("--dataset", "spirals", "circles"),
         ("--out", __file__, "file"),
         ("--stepz", "3", "--stepz"),
@@ -170,25 +175,30 @@ def test_help_does_not_wait_for_the_demos_packages():
     assert run("--help", code=code).stdout.endswith(b"set()\n")
 
 
-def test_ctrl_c_is_noted_once_and_heeded_at_once_the_second_time():
-    usual = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_noted_and_only_ctrl_c_does_not_wait_the_second_time(first):
+    usual = [signal.getsignal(signum) for signum in cli.STOPPING]
     with cli.interrupts() as interrupted:
         assert not interrupted()
-        signal.raise_signal(signal.SIGINT)
-        assert interrupted()
+        signal.raise_signal(first)
+        assert interrupted() == first
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGHUP)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is usual
+        assert interrupted() == first
+    assert [signal.getsignal(signum) for signum in cli.STOPPING] == usual
 
 
-def test_an_ignored_ctrl_c_stays_ignored():
-    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
+def test_an_ignored_signal_stays_ignored(signum):
+    usual = signal.signal(signum, signal.SIG_IGN)
     try:
         with cli.interrupts() as interrupted:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signum)
             assert not interrupted()
     finally:
-        signal.signal(signal.SIGINT, usual)
+        signal.signal(signum, usual)
 
 
 class Terminal:
@@ -264,17 +274,93 @@ def test_a_dumb_terminal_gets_plain_lines(tmp_path):
 
 
 @renders
-@pytest.mark.parametrize("environment", [{}, {"TERM": "dumb"}], ids=["bar", "plain lines"])
-def test_ctrl_c_leaves_a_clean_terminal_and_what_has_been_learned(environment, tmp_path):
-    with Terminal("demo", "--steps", "100000", "--out", str(tmp_path), **environment) as terminal:
-        terminal.read_until(lambda: re.search(rb"loss .*\d\.\d{4}", terminal.output))
-        os.write(terminal.side, b"\x03")
-        assert terminal.finish() == 130
+@pytest.mark.parametrize(
+    ("signum", "environment"),
+    [
+        (signal.SIGINT, {}),
+        (signal.SIGINT, {"TERM": "dumb"}),
+        (signal.SIGTERM, {"NO_COLOR": "1"}),
+        (signal.SIGHUP, {"COLUMNS": "8"}),
+    ],
+)
+def test_a_signal_leaves_a_clean_terminal_and_what_has_been_learned(signum, environment, tmp_path):
+    arguments = ("demo", "--steps", "100000", "--samples", "20", "--out", str(tmp_path))
+    with Terminal(*arguments, **environment) as terminal:
+        terminal.read_until(lambda: b"los" in terminal.output)
+        if signum == signal.SIGINT:
+            os.write(terminal.side, b"\x03")
+        else:
+            terminal.process.send_signal(signum)
+            terminal.process.send_signal(signum)  # some systems send it twice
+        assert terminal.finish() == 128 + signum
     assert b"Traceback" not in terminal.output
     assert terminal.output.rfind(SHOW_CURSOR) >= terminal.output.rfind(HIDE_CURSOR)
     last = terminal.output.decode().splitlines()[-1]
     assert re.search(r"% accuracy, interrupted after \d+ of 100000 steps; in ", last)
     assert_complete(tmp_path)
+
+
+@renders
+def test_a_terminal_that_goes_away_leaves_what_has_been_learned(tmp_path):
+    arguments = ("demo", "--steps", "100000", "--samples", "20", "--out", str(tmp_path))
+    with Terminal(*arguments) as terminal:
+        terminal.read_until(lambda: b"loss" in terminal.output)
+        os.close(terminal.inner)
+        os.close(terminal.side)  # the system sends SIGHUP, and writing fails
+        terminal.side, terminal.inner = os.pipe()  # for the end of this block to close
+        assert terminal.process.wait(timeout=60) == 128 + signal.SIGHUP
+    assert_complete(tmp_path)
+
+
+@renders
+def test_a_closed_pipe_ends_the_training_quietly_and_leaves_what_has_been_learned(tmp_path):
+    command = [sys.executable, "-m", "micrograd", "demo", "--steps", "100000", "--samples", "20", "--out", tmp_path]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout.readline() == b"20 points, moons; MLP(2, [16, 16, 1]), 337 parameters\n"
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 128 + signal.SIGPIPE
+    assert_complete(tmp_path)
+
+
+@renders
+@pytest.mark.parametrize(
+    ("redirection", "code", "complaint"),
+    [
+        (">&-", 0, b""),
+        (">&- 2>&-", 0, b""),
+        pytest.param(
+            ">/dev/full",
+            1,
+            b"micrograd: cannot print: No space left on device\n",
+            marks=pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full"),
+        ),
+    ],
+)
+def test_without_an_output_everything_is_trained_and_written(redirection, code, complaint, tmp_path):
+    command = f"exec {sys.executable} -m micrograd demo --steps 2 --samples 4 --out {tmp_path} {redirection}"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, check=False, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (code, complaint)
+    assert_complete(tmp_path)
+
+
+def test_what_cannot_be_encoded_is_escaped():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    assert cli.Output(stream).write("größe \udcff\n") == 8
+    stream.seek(0)
+    assert stream.read() == "gr\\xf6\\xdfe \\udcff\n"
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_an_output_that_cannot_be_replaced_is_named_before_any_training(name, make, tmp_path):
+    make(tmp_path / name)
+    result = invoke("demo", "--out", str(tmp_path))
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"micrograd demo: cannot write to {tmp_path / name}: ")
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_ctrl_c_before_the_training_just_ends_it(tmp_path):
