@@ -34,6 +34,7 @@ declare i64 @PyThread_get_thread_ident()
 declare ptr @aligned_alloc(i64, i64)
 declare void @free(ptr)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 declare double @llvm.floor.f64(double)
 declare double @llvm.fabs.f64(double)
 
@@ -249,12 +250,38 @@ refuse:
   ret i1 false
 }
 
-; The data of a Value of the engine's own class: from its home, or the number that its slot holds.
+; The data of a Value of the engine's own class: from its home, or the number that its slot holds. No Value may come
+; twice in a call.
 define internal i1 @take_value(ptr %walk, ptr %value) {
   %type = get i64 %value.ob_type
   switch i64 %type, label %refuse [ i64 $Value, label %fits
                                     i64 $Homed, label %fits ]
 fits:
+  %mask = get i64 %walk.mask
+  %is_only_one = icmp eq i64 %mask, 0
+  br i1 %is_only_one, label %new, label %hash
+hash: ; the program is for different Values
+  %address.of = ptrtoint ptr %value to i64
+  %units = lshr i64 %address.of, 4
+  %mixed = mul i64 %units, 11400714819323198485
+  %start = lshr i64 %mixed, 32
+  %seen = get ptr %walk.seen
+  br label %probe
+probe:
+  %hash.k = phi i64 [%start, %hash], [%hash.1, %occupied]
+  %slot.k = and i64 %hash.k, %mask
+  %slot.at = getelementptr ptr, ptr %seen, i64 %slot.k
+  %other = load ptr, ptr %slot.at
+  %is_free = icmp eq ptr %other, null
+  br i1 %is_free, label %note, label %occupied
+occupied: ; there are more slots than Values
+  %hash.1 = add i64 %hash.k, 1
+  %is_same = icmp eq ptr %other, %value
+  br i1 %is_same, label %refuse, label %probe
+note:
+  store ptr %value, ptr %slot.at
+  br label %new
+new:
   %content = get ptr %value.data
   %missing = icmp eq ptr %content, null
   br i1 %missing, label %refuse, label %look
@@ -1252,6 +1279,20 @@ arguments:
   put ptr %a, %walk.apart
   put i64 %borrows, %walk.borrows
   put ptr %block, %walk.block
+  %slots = get i64 %table.value_slots
+  %last_slot = sub i64 %slots, 1
+  %has_values = icmp ne i64 %slots, 0
+  %mask = select i1 %has_values, i64 %last_slot, i64 0
+  put i64 %mask, %walk.mask
+  br i1 %has_values, label %clear_slots, label %objects.taken
+clear_slots:
+  %seen.offset = get i64 %table.seen
+  %seen = getelementptr i8, ptr %block, i64 %seen.offset
+  %seen.bytes = shl i64 %slots, 3
+  call void @llvm.memset.p0.i64(ptr %seen, i8 0, i64 %seen.bytes, i1 false)
+  put ptr %seen, %walk.seen
+  br label %objects.taken
+objects.taken:
   %taken = call i1 @take(ptr %walk, ptr %objects, i64 %n)
   br i1 %taken, label %done, label %give_back
 give_back:
@@ -1342,7 +1383,7 @@ fail:
 
 ; f(*args, **kwargs) of a Dispatch: by the first of its forms that the arguments fit, else by its Python function.
 define ptr @entry(ptr %self, ptr %args, i64 %positional, ptr %names) {
-  %walk = alloca [6 x i64]
+  %walk = alloca [8 x i64]
   %dispatch = get ptr %self.b_ptr
   %turn = load i64, ptr inttoptr (i64 $turn to ptr)
   %nobody_traces = icmp eq i64 %turn, 0
@@ -1395,7 +1436,7 @@ slow:
 
 ; call(numbers) of a Table: the answer to a list of just the numbers of x, or NotImplemented.
 define ptr @on_numbers(ptr %self, ptr %numbers) {
-  %walk = alloca [6 x i64]
+  %walk = alloca [8 x i64]
   %argument = alloca ptr
   store ptr %numbers, ptr %argument
   %table = get ptr %self.b_ptr

@@ -92,6 +92,8 @@ class Table(ctypes.Structure):
         ("lengths", Pointer),  # for each check, of how many things its number must be an index: doubles
         ("checks", Word),
         ("early", Pointer),  # for each check, which number of x it is about; none if some is about another
+        ("seen", Word),  # bytes into a block: a hash table of the Values among the arguments
+        ("value_slots", Word),  # of that table, a power of 2; 0 if there is at most one Value
     )
 
 
@@ -128,6 +130,8 @@ class Walk(ctypes.Structure):
         ("apart", Pointer),
         ("borrows", Word),
         ("block", Pointer),
+        ("seen", Pointer),  # the Values that have come
+        ("mask", Word),  # for places among them; 0 if nobody need look
     )
 
 
@@ -458,6 +462,9 @@ class Native:
         begins, table.size = offsets(self.sizes(), unit)
         for name, begin in begins.items():
             setattr(table, name, begin)
+        if trace.values.count > 1:
+            table.seen, table.value_slots = table.size, max(8, 1 << (2 * trace.values.count - 1).bit_length())
+            table.size += table.value_slots * ctypes.sizeof(Pointer)
         table.apart, table.borrows = trace.array[0] * unit, apart and not long_work
         table.inputs, table.outputs = trace.inputs, len(trace.tape.outputs) - len(trace.set)
         kept: list[Any] = []

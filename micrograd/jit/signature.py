@@ -74,6 +74,7 @@ class Leaves:
 class ValueArguments:
     """What a program does with Values among its arguments beyond reading data, by their place in `Leaves.values`."""
 
+    count: int = 0  # of these Values
     reads: list[tuple[int, int]] = field(default_factory=list)  # whose gradient is read, and the input that it is
     sets: list[tuple[int, str]] = field(default_factory=list)  # whose data or gradient is set, in the answer's order
     reached: set[int] = field(default_factory=set)  # whose gradient is set to a number that is calculated

@@ -209,6 +209,7 @@ class Outside:
         for slot, content in (("data", 0.0), ("grad", 0), ("_a", NONE), ("_b", None)):
             SLOTS[slot].__set__(v, content)
         self.arguments[v] = len(self.arguments)
+        self.uses.count += 1
         self.rows["data"][v] = self.given[v, "data"] = data.index
         return v  # type: ignore[no-any-return]
 

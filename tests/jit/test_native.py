@@ -113,7 +113,7 @@ HOSTILE = [
     3)).T, np.broadcast_to(np.float64(2.0), (3,)), np.broadcast_to(np.arange(3.0), (2, 3)), READ_ONLY,
     MISALIGNED[:3], np.ma.array([1.0, 2.0, 3.0]), np.array(["a"]), np.zeros(3, dtype="i4,f8")["f1"],
 ]  # fmt: skip
-NUMBERS = st.one_of(st.floats(), st.floats(-10, 10), st.integers(-(2**53), 2**53))
+NUMBERS = st.one_of(st.floats(), st.floats(-10, 10), st.integers(1 - 2**53, 2**53 - 1))
 ARRAYS = st.builds(
     lambda shape, kind, step: (np.arange(math.prod(shape) * 2, dtype=kind).reshape(*shape[:-1], -1) - 3)[..., ::step],
     st.lists(st.integers(1, 4), min_size=1, max_size=3),

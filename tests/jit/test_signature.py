@@ -154,8 +154,30 @@ def test_programs_for_one_value_twice_and_for_two_do_not_serve_each_other():
         product(*twins)
         compiled(*pair)
         assert state(pair) == state(twins)
-    same = jit(lambda a, b: (a is b) * 1.0 + a * b * a.grad)
-    assert same(a, a) != same(a, Value(a.data))
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 40])
+def test_programs_that_only_read_values_know_which_are_the_same(n):
+    pool = [Value(float(i)) for i in range(1, n + 1)]
+    distinct = jit(lambda vs: ops.sum({id(v): v for v in vs}.values()), dtype="f64")
+    for vs in (pool, pool[::-1], [pool[0]] * n, [*pool[:-1], pool[0]], [Value(2.0) for _ in range(n)], pool):
+        for _ in range(2):
+            assert distinct(vs) == sum(v.data for v in set(vs))
+    assert len(distinct._programs) == (2 if n == 2 else 3)
+    same = jit(lambda a, b, *, c: [a is b, a is c, b is c])
+    for a in pool[:2]:
+        for b in pool[:2]:
+            for c in pool[:2]:
+                assert same(a, b, c=c) == same(a, b, c=c) == [a is b, a is c, b is c]
+
+
+def test_values_and_rows_that_the_native_entry_takes_together():
+    f = jit(lambda a, b, X: ops.sum(vmap(lambda x: x * (1.0 if a is b else 2.0) * a * b)(X)), dtype="f64")
+    a, b = Value(2.0), Value(3.0)
+    for X in ([1.0] * 3, np.ones(5), np.ones(7)):
+        for _ in range(2):
+            assert f(a, b, X) == 12.0 * len(X)
+            assert f(a, a, X) == 4.0 * len(X)
 
 
 def test_a_value_that_the_function_also_closes_over_is_one():
