@@ -205,7 +205,8 @@ class Graph:
         self.nodes = list(independents)
         self.values: list[tuple[Value, ...]] = [()] * self.size  # the operands of each node
         self.operands: list[Sequence[int]] = [()] * self.size  # their places in `nodes`; -1 for what is constant
-        self.places: dict[Any, int] = {x: i for i, x in enumerate(independents)}
+        self.places = {id(x): i for i, x in enumerate(independents)}  # the results keep all Values alive
+        self.results = list(results)
         self.rules: dict[str, Callable[..., tuple[Data, ...]]] = {}
         self._consumers: list[list[int]] = []
         self._visit([y for y in results if isinstance(y, Value)])
@@ -216,19 +217,20 @@ class Graph:
         places, symbolic = self.places, self.symbolic
         while stack:
             v = stack[-1]
-            if v in places:
+            key = id(v)
+            if key in places:
                 stack.pop()
                 continue
             b = v._b
             values = v._a if b is None else (v._a, b)
             operands: list[int] = []
             for x in values:
-                i = places.get(x)
+                i = places.get(id(x))
                 if i is None:
                     if x._a is not NONE:
                         stack.append(x)
                         continue
-                    i = places[x] = -1
+                    i = places[id(x)] = -1
                     if not symbolic and type(x) is not Active:
                         self._look_at(x)
                 operands.append(i)
@@ -240,9 +242,9 @@ class Graph:
             if v._op == "where":  # a condition has no derivative
                 operands[0] = -1
             if max(operands, default=-1) < 0:
-                places[v] = -1
+                places[key] = -1
                 continue
-            places[v] = len(self.nodes)
+            places[key] = len(self.nodes)
             self.nodes.append(v)
             self.values.append(values)
             self.operands.append(operands)
@@ -259,7 +261,7 @@ class Graph:
 
     def place(self, y: Any) -> int:
         """Where a result is among the nodes; -1 if it does not depend on the independent Values."""
-        return self.places[y] if isinstance(y, Value) else -1
+        return self.places[id(y)] if isinstance(y, Value) else -1
 
     def pull(self, seeds: Iterable[tuple[Any, Data]]) -> list[Data]:
         """The gradients of the independent Values, from those of some results: reverse mode."""
@@ -369,11 +371,11 @@ class Graph:
             for x in operands:
                 x.grad = 0
             y._backward()
-            gradients = {x: x.grad for x in operands}
+            gradients = {id(x): x.grad for x in operands}
         finally:
             for v, grad in before:
                 v.grad = grad
-        shares = [gradients.pop(x, 0) for x in operands]  # one that comes twice has it all the first time
+        shares = [gradients.pop(id(x), 0) for x in operands]  # one that comes twice has it all the first time
         if not self.on_values:
             return tuple(shares)
         sources = (y, *operands, g) if isinstance(g, Value) else (y, *operands)

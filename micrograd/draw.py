@@ -47,21 +47,22 @@ INSTALL_DRAW = 'pip install ".[draw]"'
 WEBASSEMBLY_FORMATS = {"svg", "ps", "ps2", "eps", "dot", "gv", "canon", "xdot", "json", "plain", "fig", "pic", "tk"}
 
 
-def distances(root: Value, levels: int | None = None) -> dict[Value, int]:
+def distances(root: Value, levels: int | None = None) -> list[tuple[Value, int]]:
     """How many operations each Value is away from `root`, nearest first; those within `levels`, if given."""
-    distance, nodes = {root: 0}, [root]
-    for v in nodes:  # grows as we go
-        if distance[v] != levels:
-            new = [child for child in dict.fromkeys(v._prev) if child not in distance]
-            distance.update(dict.fromkeys(new, distance[v] + 1))
-            nodes += new
-    return distance
+    nodes, seen = [(root, 0)], {id(root)}
+    for v, distance in nodes:  # grows as we go
+        for child in v._prev if distance != levels else ():
+            if id(child) not in seen:
+                seen.add(id(child))
+                nodes.append((child, distance + 1))
+    return nodes
 
 
 def trace(root: Value, levels: int | None = None) -> tuple[list[Value], list[tuple[Value, Value]]]:
     """The Values that `root` was made of, itself first, and an edge (operand, result) for each use of each of them."""
-    nodes = distances(root, levels)
-    return list(nodes), [(child, v) for v in nodes for child in v._prev if child in nodes]
+    nodes = [v for v, _ in distances(root, levels)]
+    drawn = set(map(id, nodes))
+    return nodes, [(child, v) for v in nodes for child in v._prev if id(child) in drawn]
 
 
 def draw_dot(
@@ -83,7 +84,9 @@ def draw_dot(
         raise ValueError(f"levels must be 0 or more, got {levels}")
     nodes, edges = trace(root, levels)
     if len(nodes) > max_nodes:
-        sizes = accumulate(count for _, count in sorted(Counter(distances(root, levels).values()).items()))
+        sizes = accumulate(
+            count for _, count in sorted(Counter(distance for _, distance in distances(root, levels)).items())
+        )
         fitting = max(1, sum(size <= max_nodes for size in sizes)) - 1
         raise ValueError(
             f"the graph has {len(nodes)} nodes, more than max_nodes={max_nodes}: "
@@ -92,19 +95,20 @@ def draw_dot(
     dot: graphviz.Digraph = digraph()(format=format, graph_attr={"rankdir": rankdir}, node_attr={"shape": "record"})
     if len(nodes) > 100:
         dot.graph_attr["nslimit"] = "1"  # at most so much polish: graphs with long edges would take minutes
-    names = {v: f"n{i}" for i, v in enumerate(nodes)}
-    made_by = {v: name + "op" if v._op else name for v, name in names.items()}  # where the edges of operands end
-    for v, name in names.items():
+    names = {id(v): f"n{i}" for i, v in enumerate(nodes)}
+    made_by = {id(v): names[id(v)] + "op" if v._op else names[id(v)] for v in nodes}  # where the edges of operands end
+    for v in nodes:
+        name = names[id(v)]
         label = f"{text(v.label)} | " if v.label else ""
         dot.node(name, f"{{ {label}data {number(v.data)} | grad {number(v.grad)} }}")
         if v._op:
-            dot.node(made_by[v], text(v._op), shape="ellipse")
-            dot.edge(made_by[v], name)
-        if not all(child in names for child in v._prev):
+            dot.node(made_by[id(v)], text(v._op), shape="ellipse")
+            dot.edge(made_by[id(v)], name)
+        if not all(id(child) in names for child in v._prev):
             dot.node(f"{name}cut", "...", shape="ellipse", style="dashed")
-            dot.edge(f"{name}cut", made_by[v], style="dashed")
+            dot.edge(f"{name}cut", made_by[id(v)], style="dashed")
     for child, v in edges:
-        dot.edge(names[child], made_by[v])
+        dot.edge(names[id(child)], made_by[id(v)])
     return dot
 
 

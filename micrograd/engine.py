@@ -160,16 +160,16 @@ def data_of(x: Value | Data) -> Data:
 def topological(root: Value) -> list[Value]:
     """The values that operations made on the way to `root`, each after its operands; leaves are left out."""
     order: list[Value] = []
-    seen: set[Value] = set()
+    seen: set[Any] = set()
     stack: list[Any] = [root] if root._a is not NONE else []
     while stack:
         v = stack.pop()
         if v.__class__ is tuple:
             order += v
-        elif v not in seen:
-            seen.add(v)
+        elif (key := v if v.__class__ is Value else id(v)) not in seen:  # a subclass may define == and hash()
+            seen.add(key)
             stack.append((v,))  # to come up again when all its operands are in the order
-            stack += [child for child in v._prev if child._a is not NONE and child not in seen]
+            stack += [child for child in v._prev if child._a is not NONE]
     return order
 
 

@@ -7,7 +7,7 @@ order in which the program keeps them, so that a loop over them is a walk throug
     >>> from micrograd.nn import MLP
     >>> model = MLP(2, [3, 1])
     >>> step = lambda x: model(x)
-    >>> ranks([step], model.parameters()[::-1]) == {p: i for i, p in enumerate(model.parameters())}
+    >>> ranks([step], model.parameters()[::-1]) == {id(p): i for i, p in enumerate(model.parameters())}
     True
 """
 
@@ -28,19 +28,19 @@ NUMBERS = {float, int, Symbol}
 PLAIN = (Symbol, float, int, str, bytes, bool, type(None), type, types.ModuleType, types.BuiltinFunctionType)
 
 
-def ranks(roots: Iterable[Any], values: Iterable[Value]) -> dict[Value, int]:
-    """A place for each of the Values: first those found from the roots, as they are found, then the others as given."""
-    values = list(dict.fromkeys(values))
-    missing = set(values)
-    order: list[Value] = []
-    for v in reachable(roots, LEAST + PATIENCE * len(values)) if missing else ():
-        if v in missing:
-            missing.remove(v)
-            order.append(v)
+def ranks(roots: Iterable[Any], values: Iterable[Value]) -> dict[int, int]:
+    """A place for each of the Values, by id: first those found from the roots, as they are found, then the others as
+    given."""
+    given = {id(v): v for v in values}
+    missing = dict.fromkeys(given)
+    order: list[int] = []
+    for v in reachable(roots, LEAST + PATIENCE * len(given)) if missing else ():
+        if id(v) in missing:
+            del missing[id(v)]
+            order.append(id(v))
             if not missing:
                 break
-    order += [v for v in values if v in missing]
-    return {v: i for i, v in enumerate(order)}
+    return {key: i for i, key in enumerate([*order, *missing])}
 
 
 def reachable(roots: Iterable[Any], most: int) -> Iterator[Value]:

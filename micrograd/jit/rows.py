@@ -144,7 +144,7 @@ class Batch:
         self.counts: dict[Axis, Symbol] = {}
         self.outputs: list[RowOutput] = []
         self.checks: list[tuple[RowOutput, int, str]] = []  # what in every row must be an index of so many things
-        self.lifted: dict[tuple[Value, int, Axes], Any] = {}
+        self.lifted: dict[tuple[int, int, Axes], Any] = {}  # by the id of the operand, which it keeps alive
         self.kind: Any = None
         self.running: list[Axis] = []  # those of the vmaps that run, outermost first
         self.stacks: list[tuple[Axis, ...]] = []  # all that have been running together
@@ -341,7 +341,7 @@ class Batch:
     def lift(self, v: Value, axes: Axes, missing: Axes) -> Any:
         """A node for `v` in each row."""
         row = self.tape.index_of(v.data)
-        key = v, row, axes
+        key = id(v), row, axes
         if key not in self.lifted:
             y = self.lifted[key] = object.__new__(self.kind)
             y._row, y._slope, y._op, y._first, y._second = row, FRESH, f"{LIFT}{self.group(missing)}", v, None

@@ -72,7 +72,7 @@ def backward_method(tape: Tape, outside: Outside, kind: Any) -> Callable[[Any], 
         nonlocal marks
         seen, done = marks - 1, marks - 2
         marks = done
-        seen_others: set[Any] = set()
+        seen_others: set[int] = set()
         order: list[Any] = []
         stack = [root]
         pop, push = stack.pop, stack.append
@@ -94,17 +94,17 @@ def backward_method(tape: Tape, outside: Outside, kind: Any) -> Callable[[Any], 
                 order += v
                 v[0].grad = 0
                 continue
-            elif v in seen_others:
+            elif id(v) in seen_others:
                 continue
             else:
-                seen_others.add(v)
+                seen_others.add(id(v))
                 push((v,))
                 operands = v._prev
             for x in operands:
                 if type(x) is kind:
                     if x._first is not NONE and x._slope != done and x._slope != seen:
                         push(x)
-                elif type(x) is not int and x._a is not NONE and x not in seen_others:
+                elif type(x) is not int and x._a is not NONE and id(x) not in seen_others:
                     push(x)
         return order
 
@@ -197,7 +197,7 @@ def backward_method(tape: Tape, outside: Outside, kind: Any) -> Callable[[Any], 
         if type(x) is kind:
             row: int = x._row
             return row
-        i = data_rows.get(x)
+        i = data_rows.get(x) if type(x) in classes else None
         return index_of(x.data) if i is None else i
 
     def pull(v: Any, g: int) -> None:

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import starmap
+from itertools import chain, starmap
 from types import FrameType
 from typing import Any
 
@@ -107,13 +107,13 @@ class Trace:
 def trace_value(root: Value, exact: bool = False) -> Trace:
     """The graph of `root` on a tape, its leaves as constants. TypeError for an operation that can't be compiled."""
     trace = Trace(Tape(exact))
-    symbols: dict[Value, Any] = {}
+    symbols: dict[int, Any] = {}  # by the id of a Value
     for v in topological(root):
         for leaf in v._prev:
-            if leaf not in symbols:
-                symbols[leaf] = trace.tape.constant(leaf.data)
-        symbols[v] = evaluate(v._op, [symbols[operand] for operand in v._prev])
-    trace.tape.outputs.append(trace.tape.index_of(symbols.get(root, root.data)))
+            if id(leaf) not in symbols:
+                symbols[id(leaf)] = trace.tape.constant(leaf.data)
+        symbols[id(v)] = evaluate(v._op, [symbols[id(operand)] for operand in v._prev])
+    trace.tape.outputs.append(trace.tape.index_of(symbols.get(id(root), root.data)))
     trace.tape.close()
     return trace
 
@@ -251,17 +251,18 @@ def return_what_is_set(trace: Trace, outside: Outside) -> None:
 
 def arrange(trace: Trace, outside: Outside, roots: list[Any]) -> None:
     """Number the weights by their place in memory, and add what is set to the outputs."""
-    changed = {name: outside.changed(name) for name in ("data", "grad")}
-    rank = ranks(roots, [*changed["data"], *changed["grad"], *(v for v, _ in outside.live)])
+    changed, values = {name: outside.changed(name) for name in ("data", "grad")}, outside.values
+    place = ranks(roots, [*(values[key] for key in chain(*changed.values())), *(v for v, _ in outside.live)])
+    rank = {key: place[id(v)] for key, v in values.items() if id(v) in place}.__getitem__
     weights: list[int] = []
     for name, changes in changed.items():
-        read, written = outside.weights[name], sorted(changes, key=rank.__getitem__)
-        only_read = sorted([v for v in read if v not in changes], key=rank.__getitem__)
-        live = [v for v in written if v in read] + only_read
-        trace.live += [(v, name) for v in live]
-        weights += [read[v] for v in live]
-        trace.set += [(v, name) for v in written]
-        trace.tape.outputs += [changes[v] for v in written]
+        read, written = outside.weights[name], sorted(changes, key=rank)
+        only_read = sorted([key for key in read if key not in changes], key=rank)
+        live = [key for key in written if key in read] + only_read
+        trace.live += [(values[key], name) for key in live]
+        weights += [read[key] for key in live]
+        trace.set += [(values[key], name) for key in written]
+        trace.tape.outputs += [changes[key] for key in written]
     trace.tape.renumber(weights)
 
 

@@ -160,42 +160,51 @@ class Outside:
     """The Values from outside that a trace meets: for each of their numbers the row that holds it at the moment.
 
     The Values that stand for arguments are among them; their numbers are inputs when the call begins, not weights.
+
+    Only the identity of a Value counts, whatever equality its class defines: the key of a Value is the Value itself if
+    its class is one of the `patched_classes`, which is fast, and otherwise its id.
     """
 
     def __init__(self, tape: Tape):
         self.tape = tape
-        self.arguments: dict[Value, int] = {}  # their places among the Values of a call
-        self.given: dict[Slot, int] = {}  # the rows of what their slots held when the call began
+        self.arguments: dict[Any, int] = {}  # by key, their places among the Values of a call
+        self.given: dict[tuple[Any, str], int] = {}  # the rows of what their slots held when the call began
         self.uses = ValueArguments()
         self.new_input: Callable[[], Symbol]
         self.live: list[Slot] = []
-        self.rows: dict[str, dict[Value, int]] = {"data": {}, "grad": {}}
-        self.weights: dict[str, dict[Value, int]] = {"data": {}, "grad": {}}  # what they held when the call began
+        self.values: dict[Any, Value] = {}  # by key
+        self.rows: dict[str, dict[Any, int]] = {"data": {}, "grad": {}}
+        self.weights: dict[str, dict[Any, int]] = {"data": {}, "grad": {}}  # what they held when the call began
 
     def row(self, v: Value, name: str) -> int:
         """The row of what the slot holds now."""
-        rows = self.rows[name]
-        i = rows.get(v)
-        if i is None and v in self.arguments:
+        key, rows = v if type(v) in patched_classes else id(v), self.rows[name]
+        i = rows.get(key)
+        if i is not None:
+            return i
+        self.values[key] = v
+        if key in self.arguments:
             x = self.new_input()
-            i = rows[v] = self.given[v, name] = x.index
-            self.uses.reads.append((self.arguments[v], self.tape.first[i]))
-        elif i is None:
-            i = rows[v] = self.weights[name][v] = self.tape.row(WEIGHT, len(self.live))
+            i = rows[key] = self.given[key, name] = x.index
+            self.uses.reads.append((self.arguments[key], self.tape.first[i]))
+        else:
+            i = rows[key] = self.weights[name][key] = self.tape.row(WEIGHT, len(self.live))
             self.live.append((v, name))
         return i
 
     def set(self, v: Value, name: str, i: int) -> None:
-        if name == "grad" and v in self.arguments and self.tape.codes[i] != CONSTANT:
-            self.uses.reached.add(self.arguments[v])
-        rows = self.rows[name]
-        rows.pop(v, None)  # to come last
-        rows[v] = i
+        key, rows = v if type(v) in patched_classes else id(v), self.rows[name]
+        if name == "grad" and key in self.arguments and self.tape.codes[i] != CONSTANT:
+            self.uses.reached.add(self.arguments[key])
+        rows.pop(key, None)  # to come last
+        self.values[key] = v
+        rows[key] = i
 
-    def changed(self, name: str) -> dict[Value, int]:
-        """The Values whose data, or gradient, is another number in the end than in the beginning, with its row."""
+    def changed(self, name: str) -> dict[Any, int]:
+        """The rows of the data, or gradients, that are other numbers in the end than in the beginning, by key."""
         before = self.weights[name]
-        return {v: i for v, i in self.rows[name].items() if before.get(v) != i and v not in self.arguments}
+        rows, arguments = self.rows[name], self.arguments
+        return {key: i for key, i in rows.items() if before.get(key) != i and key not in arguments}
 
     def argument(self, x: Any, cls: type[Value], attributes: dict[str, Any]) -> Value:
         """A new Value that stands for the next one among the arguments; `x` is its data, a Symbol or a Value of one."""
@@ -208,24 +217,26 @@ class Outside:
         OPERATION.__set__(v, "")
         for slot, content in (("data", 0.0), ("grad", 0), ("_a", NONE), ("_b", None)):
             SLOTS[slot].__set__(v, content)
-        self.arguments[v] = len(self.arguments)
+        key = v if type(v) in patched_classes else id(v)
+        self.values[key] = v
+        self.arguments[key] = len(self.arguments)
         self.uses.count += 1
-        self.rows["data"][v] = self.given[v, "data"] = data.index
+        self.rows["data"][key] = self.given[key, "data"] = data.index
         return v  # type: ignore[no-any-return]
 
     def set_on_arguments(self) -> list[int]:
         """The rows of what is set on arguments, which are noted in `uses.sets`."""
         changes = [
-            (place, name, self.rows[name][v])
-            for v, place in self.arguments.items()
+            (place, name, self.rows[name][key])
+            for key, place in self.arguments.items()
             for name in ("data", "grad")
-            if v in self.rows[name] and self.rows[name][v] != self.given.get((v, name))
+            if key in self.rows[name] and self.rows[name][key] != self.given.get((key, name))
         ]
         self.uses.sets = [(place, name) for place, name, _ in changes]
         return [i for _, _, i in changes]
 
     def end(self) -> None:
         """Let what stood for an argument say, if somebody has kept it, that it is of no use any more."""
-        for v in self.arguments:
+        for key in self.arguments:
             for name in ("data", "grad"):
-                SLOTS[name].__set__(v, Symbol(self.tape, self.given[v, "data"]))
+                SLOTS[name].__set__(self.values[key], Symbol(self.tape, self.given[key, "data"]))

@@ -18,11 +18,15 @@ def shuffled(values):
     return random.Random(3).sample(values, len(values))
 
 
+def ids(values):
+    return [id(v) for v in values]
+
+
 def test_parameters_of_a_module_keep_their_order():
     model = MLP(2, [3, 1])
     p = model.parameters()
     for roots in ([model], [lambda x: model(x)], [partial(model)], [model.__call__], [{"model": (model,)}]):
-        assert list(ranks(roots, shuffled(p))) == p
+        assert list(ranks(roots, shuffled(p))) == ids(p)
 
 
 def test_a_modules_own_way_of_telling_its_parameters_comes_first():
@@ -37,7 +41,7 @@ def test_a_modules_own_way_of_telling_its_parameters_comes_first():
     for kind, step in ((Backwards, -1), (Silent, 1)):
         model = kind(2, [2, 1])
         expected = [p for layer in model.layers for n in layer.neurons for p in (*n.w, n.b)][::step]
-        assert list(ranks([model], shuffled(expected))) == expected
+        assert list(ranks([model], shuffled(expected))) == ids(expected)
 
 
 def test_values_are_found_in_whatever_a_function_closes_over():
@@ -61,10 +65,10 @@ def test_values_are_found_in_whatever_a_function_closes_over():
 
 def test_what_is_not_found_keeps_the_order_in_which_it_came():
     a, b, c = Value(1.0), Value(2.0), Value(3.0)
-    assert list(ranks([[b]], [c, a, c, b])) == [b, c, a]
+    assert list(ranks([[b]], [c, a, c, b])) == ids([b, c, a])
     endless = []
     endless.append(endless)
-    assert list(ranks([endless, object()], [c, a])) == [c, a]
+    assert list(ranks([endless, object()], [c, a])) == ids([c, a])
 
 
 def test_data_come_before_gradients_and_what_is_set_before_what_is_read():
