@@ -28,15 +28,16 @@ from collections.abc import Callable, Iterable
 from typing import Any, overload
 
 from micrograd.engine import Value
-from micrograd.jit import native
+from micrograd.jit import faults, native
 from micrograd.jit.compilations import Compilations, CompilationsOfModule, key_of_a_list
 from micrograd.jit.compiler import compiled
+from micrograd.jit.faults import CompilerWarning
 from micrograd.jit.program import STAGES, Program
 from micrograd.jit.tape import TraceError
 from micrograd.jit.trace import trace_value, tracing
 from micrograd.nn import MLP, Layer, Module, Neuron
 
-__all__ = ["STAGES", "CompiledFunction", "CompiledModule", "CompiledValue", "TraceError", "jit"]
+__all__ = ["STAGES", "CompiledFunction", "CompiledModule", "CompiledValue", "CompilerWarning", "TraceError", "jit"]
 
 
 class DefaultDtype(str):
@@ -95,7 +96,8 @@ def jit(target: Any = None, dtype: str = F32, *, static_argnames: str | Iterable
     Python 3.12 on, which corrects rounding errors (`ops.sum` does not); and integers among the arguments and in the
     data of Values, which are floats in compiled code.
     Errors: TypeError or ValueError for a target, an operation or a number that can't be compiled; TraceError, a
-    TypeError, names the line that does what compiled code can't, such as a branch on a number.
+    TypeError, names the line that does what compiled code can't, such as a branch on a number. If a stage of the
+    compiler fails, a CompilerWarning says what to report, and straight-line code takes the place of loops.
     """
     if dtype not in tuple(native.C_TYPE):
         raise ValueError(f"dtype must be 'f32' or 'f64', not {dtype!r}")
@@ -142,7 +144,7 @@ class CompiledValue(Compiled):
     def __init__(self, value: Value, dtype: str, exact: bool = False):
         self._value, self._dtype, self._exact = value, dtype, exact
         trace = trace_value(value, exact)
-        self._program = compiled(lambda: Program(trace, dtype))
+        self._program = faults.with_warnings(lambda: Program(trace, dtype))
 
     def __call__(self) -> float:
         return float(self._program([]))

@@ -252,8 +252,8 @@ class ProgramOnRows:
         ]
         for kernel in self.kernels:
             code = kernel.code
-            told = explanation(code.trace, self.dtype, code.loops, code.schedule, code.seconds).split("\n")[2:]
-            lines += [f"{kernel.title()}:", *(f"  {line}" for line in told)]
+            told = explanation(code.trace, self.dtype, code.loops, code.schedule, code.seconds, code.failure)
+            lines += [f"{kernel.title()}:", *(f"  {line}" for line in told.split("\n")[2:])]
         return "\n".join(lines)
 
 

@@ -16,10 +16,9 @@ from typing import Any
 from micrograd.derivatives import is_differentiating
 from micrograd.engine import NONE, Value
 from micrograd.func import check_structure, like, vmap
-from micrograd.jit import native
-from micrograd.jit.compiler import compiled
+from micrograd.jit import faults, native
 from micrograd.jit.program import Program
-from micrograd.jit.rows import runs_on_rows
+from micrograd.jit.rows import DEEPEST, runs_on_rows
 from micrograd.jit.signature import ArgumentError, Leaves, as_array, float_of, path_to, signature, static_signature
 from micrograd.jit.tape import TraceError
 from micrograd.jit.trace import Trace, trace_function, tracing
@@ -30,6 +29,14 @@ CALCULATED = (
     "the compiled function, or pass its number as x.data"
 )
 MANY_ROWS = 128  # of an array: fewer run through a network one by one
+
+
+class RowsError(Exception):
+    """The compiler failed on one row that stands for all, in this stage, on a tape of so many operations."""
+
+    def __init__(self, stage: str, error: Exception, operations: int):
+        super().__init__(stage)
+        self.failure = faults.Failure(stage, error, operations)
 
 
 class Compilations:
@@ -49,6 +56,7 @@ class Compilations:
         self.names = parameter_names(function)
         self.programs: dict[Any, Any] = {}
         self.open: dict[Any, list[OpenProgram]] | None = None  # of a function that runs on rows, by key
+        self.rows_failed = False  # so that they are written out
         self.recent: OpenProgram | None = None  # the one that was called last
         self.forms = native.Forms()  # of those programs that are tried before anybody looks at the arguments here
         if not static <= set(self.names):
@@ -66,16 +74,45 @@ class Compilations:
                 return self.recent(*taken)
         leaves = Leaves(on_rows=self.open is not None)
         key = self.key_of(args, kwargs, leaves)
-        if self.open is None and not self.exact and key not in self.programs and runs_on_rows(self.function):
+        asks = self.open is None and not (self.exact or self.rows_failed) and key not in self.programs
+        if asks and runs_on_rows(self.function):
             self.open = {}
             return self.call(*args, **kwargs)
+        try:
+            program, leaves = self.found(key, args, kwargs, leaves)
+        except RowsError as error:
+            program, leaves = self.found_without_rows(error.failure, args, kwargs)
+        if leaves.values and (program.trace.values.reads or program.trace.values.sets):
+            return self.on_values(program, leaves, args, kwargs)
+        return program(leaves.numbers, leaves.arrays)
+
+    def found(
+        self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: Leaves
+    ) -> tuple[Program | OpenProgram, Leaves]:
+        """The program for arguments of this key, and their numbers as it takes them."""
         program = self.program_for(key, leaves)
         while leaves.values and (finer := leaves.finer(program.trace)) is not None:
             leaves = finer
             program = self.program_for(self.key_of(args, kwargs, leaves), leaves)
-        if leaves.values and (program.trace.values.reads or program.trace.values.sets):
-            return self.on_values(program, leaves, args, kwargs)
-        return program(leaves.numbers, leaves.arrays)
+        return program, leaves
+
+    def found_without_rows(
+        self, failure: faults.Failure, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Program | OpenProgram, Leaves]:
+        """The same after a failure, with all rows written out from now on. If that fails as well, a failed trace is the
+        fault of the function, whose exception is raised."""
+        before, self.open, self.recent = (self.open, self.recent), None, None
+        leaves = Leaves(on_rows=False)
+        try:
+            found = self.found(self.key_of(args, kwargs, leaves), args, kwargs, leaves)
+        except Exception as error:
+            self.open, self.recent = before
+            if failure.stage == "trace":
+                raise failure.error from failure.error.__cause__
+            raise error from failure.error
+        self.rows_failed = True
+        failure.warn()
+        return found
 
     def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: Leaves) -> Any:
         """The key of all arguments, whose numbers go into `leaves`."""
@@ -104,20 +141,30 @@ class Compilations:
         return new
 
     def open_program(self, key: Any, inputs: int, arrays: list[Any]) -> OpenProgram:
-        """A program for arguments of this key; with inner rows written out if no tiles can be made of them."""
+        """A program for arguments of this key; with inner rows written out if no tiles can be made of them. RowsError
+        if the compiler fails, or perhaps the function, when it is traced."""
         from micrograd.jit.nests import NestError
 
-        start = time.perf_counter()
-        trace = trace_function(self.function, key, inputs, self.dtype, self.number, arrays=arrays)
-        seconds = time.perf_counter() - start
-        try:
-            return compiled(lambda: OpenProgram(trace, key, self.dtype, seconds))
-        except NestError:
-            if trace.batch is None or not trace.batch.is_deep:
+        for deepest in (DEEPEST, 1):
+            start = time.perf_counter()
+            try:
+                trace = trace_function(
+                    self.function, key, inputs, self.dtype, self.number, arrays=arrays, deepest=deepest
+                )
+            except Exception as error:
+                if faults.may_be_fault(error):
+                    raise RowsError("trace", error, 0) from error
                 raise
-        trace = trace_function(self.function, key, inputs, self.dtype, self.number, arrays=arrays, deepest=1)
-        seconds = time.perf_counter() - start
-        return compiled(lambda: OpenProgram(trace, key, self.dtype, seconds))
+            make = functools.partial(OpenProgram, trace, key, self.dtype, time.perf_counter() - start)
+            try:
+                return faults.with_warnings(make)
+            except Exception as error:
+                batch = trace.batch
+                if batch is None or not faults.is_fault(error):
+                    raise
+                if not (isinstance(error, NestError) and batch.is_deep and deepest > 1):
+                    raise RowsError("vmap", error, len(trace.tape)) from error
+        raise AssertionError("the last attempt returns or raises")
 
     def on_values(
         self, program: Program | OpenProgram, given: Leaves, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -167,9 +214,10 @@ class Compilations:
         """The program for this key, compiled if there is none, and preferred from now on."""
         if key not in self.programs:
             start = time.perf_counter()
-            trace = trace_function(self.function, key, inputs, self.dtype, self.number, exact=self.exact)
+            exact = self.exact
+            trace = trace_function(self.function, key, inputs, self.dtype, self.number, deepest=0, exact=exact)
             seconds = time.perf_counter() - start
-            self.programs[key] = compiled(lambda: Program(trace, self.dtype, seconds))
+            self.programs[key] = faults.with_warnings(lambda: Program(trace, self.dtype, seconds))
         if self.programs[key].trace.values.is_pure:
             self.forms.prefer(key, self.programs[key].native)
         program: Program = self.programs[key]
@@ -281,7 +329,7 @@ class CompilationsOfModule(Compilations):
         def on_row(x: Any) -> Any:
             return module([Value(number) for number in x])
 
-        result = Compilations(vmap(on_row), self.dtype, frozenset(), self.number)
+        result = Compilations(vmap(on_row), self.dtype, frozenset(), lambda symbol: symbol)
         result.least, result.forms = MANY_ROWS, self.forms
         return result
 

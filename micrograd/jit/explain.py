@@ -46,7 +46,12 @@ MANY = 12  # nests that are listed one by one
 
 
 def explanation(
-    trace: Trace, dtype: str, program: Program | None, plan: Schedule | None, seconds: Mapping[str, float]
+    trace: Trace,
+    dtype: str,
+    program: Program | None,
+    plan: Schedule | None,
+    seconds: Mapping[str, float],
+    failure: str = "",
 ) -> str:
     """What was traced, the loops in it, what stayed scalar and why, how many operations a call takes, and how long each
     stage took."""
@@ -56,6 +61,8 @@ def explanation(
     ]
     if trace.tape.exact:
         lines += [MEANING, "All of it is straight-line code, and each vmap runs one row after the other."]
+    elif failure:
+        lines.append(f"All of it is straight-line code, because {failure}.")
     elif program is None or plan is None:
         lines.append("All of it is straight-line code: " + reason(program, "roll" in seconds))
     else:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from micrograd.jit import lower, native
+from micrograd.jit import faults, lower, native
 from micrograd.jit.compiler import check_interrupt
 from micrograd.jit.emit import Emitted, emit
 from micrograd.jit.trace import Trace
@@ -49,19 +49,34 @@ class Code:
     ):
         self.trace, self.dtype, self.widened = trace, dtype, widened
         self.seconds = {"trace": seconds}
+        self.stage = ""  # that is running, or ran last
+        self.failure = ""  # of a stage, because of which this is straight-line code
+        try:
+            self._compile()
+        except Exception as error:
+            if widened is not None or not faults.is_fault(error):
+                raise
+            self.failure = str(faults.note(self.stage, error, len(trace.tape)))
+            try:
+                self._compile()
+            except Exception as again:
+                raise again from error
+
+    def _compile(self) -> None:
+        """Run all stages."""
         self.loops, self.schedule = self._find_loops()
         self.emitted = emitted = self._timed("emit", self._emit)
         self.temporaries = emitted.temporaries
         if emitted.mlir:
             module = self._timed("lower", lambda: lower.lowered(emitted.mlir))
-            size = len(trace.tape) if self.schedule is None else 0
+            size = len(self.trace.tape) if self.schedule is None else 0
             self.code = self._timed("generate", lambda: lower.MachineCode(module, size))
         else:
             self.code = self._timed("generate", self._outright)
 
     def _timed(self, stage: str, work: Callable[[], T]) -> T:
         check_interrupt()
-        start = time.perf_counter()
+        self.stage, start = stage, time.perf_counter()
         try:
             return work()
         finally:
@@ -79,7 +94,7 @@ class Code:
     def _find_loops(self) -> tuple[LoopNests | None, Schedule | None]:
         """The loop nests and, if there are any, their schedule; nothing of a tape that is too short to be searched."""
         short = not self.trace.in_memory or len(self.trace.tape) <= STRAIGHT
-        if self.trace.tape.exact or self.widened is None and short:
+        if self.trace.tape.exact or self.failure or self.widened is None and short:
             return None, None
         from micrograd.jit.explain import operations
         from micrograd.jit.groups import Target
@@ -93,13 +108,14 @@ class Code:
             loops = self._timed("roll", lambda: roll(self.trace.tape, worthwhile=self.widened is None))
         except StraightError:
             return None, None
-        if self.widened is not None:
-            loops = self.widened(loops)
+        if (widened := self.widened) is not None:
+            loops = self._timed("widen", lambda: widened(loops))
         scalars = sum(len(item.ops) for item in loops.items if isinstance(item, Block))
         if all(isinstance(item, Block) for item in loops.items):
             return loops, None
         if self.widened is None and is_straight(scalars, max(operations(loops), len(self.trace.tape.outputs))):
             return loops, None
+        self.stage = "schedule"
         loops = looked_up(loops)
         bits, registers = lower.vector_registers()
         target = Target(self.dtype, bits // (32 if self.dtype == "f32" else 64), registers)
@@ -126,7 +142,7 @@ class Code:
     def _emit(self) -> Emitted:
         if self.schedule is None:
             long = self.trace.in_memory and len(self.trace.tape) > OUTRIGHT
-            return emit(self.trace, self.dtype, outright=long or self.trace.tape.exact)
+            return emit(self.trace, self.dtype, outright=long or self.trace.tape.exact or bool(self.failure))
         from micrograd.jit import vector
 
         return vector.emit(self.schedule)
@@ -161,13 +177,17 @@ class Program(Code):
 
     def __init__(self, trace: Trace, dtype: str, seconds: float = 0.0):
         super().__init__(trace, dtype, seconds)
+
+    def _compile(self) -> None:
+        super()._compile()
+        self.stage = "native"
         self.native = native.Native(
             self.code,
-            trace,
-            dtype,
+            self.trace,
+            self.dtype,
             self.temporaries,
-            long_work=self.cycles() > patience(trace),
-            overwrites=self.overwrites(len(trace.set)),
+            long_work=self.cycles() > patience(self.trace),
+            overwrites=self.overwrites(len(self.trace.set)),
             apart=self.schedule is not None and "a" in self.schedule.arrays,
         )
 
@@ -179,4 +199,4 @@ class Program(Code):
         """What was found and made of it, in plain words; see `micrograd.jit.explain`."""
         from micrograd.jit.explain import explanation
 
-        return explanation(self.trace, self.dtype, self.loops, self.schedule, self.seconds)
+        return explanation(self.trace, self.dtype, self.loops, self.schedule, self.seconds, self.failure)

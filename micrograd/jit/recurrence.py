@@ -131,7 +131,10 @@ def in_order(graph: Graph, classes: Classes, found: list[Recurrence]) -> Classes
             members[c + k] = recurrence.rows[:, part].ravel()
         sizes.append(len(parts))
         c += len(parts)
-    new = after_operands(unit, operand_classes(graph, classes.of, many), INPUT + 1)
+    operands = operand_classes(graph, classes.of, many)
+    if any(k in operands[k] for k in range(c, many)):  # terms at borders, which no class tells, are of the class itself
+        return None
+    new = after_operands(unit, operands, INPUT + 1)
     if new is None:
         return None
     loops, c = [], INPUT + 1

@@ -147,6 +147,8 @@ class Statement:
             return self.literals(self.graph.value[rows], scope)
         if self.places.fusion.into[c] >= 0:
             return self.row(rows, scope)
+        if not self.places.array[c]:  # it would be read before it is written
+            raise IrregularError
         column = Column(self.places.array[c], self.places.position[rows], scope)
         self.scopes[scope].columns.append(column)
         return column

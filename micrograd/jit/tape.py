@@ -61,12 +61,18 @@ class TraceError(TypeError):
     """Something that can't be compiled was done with a traced number; the message says where and what to do instead."""
 
 
-def user_line() -> str:
-    """The innermost "file:line" on the stack that is not of this package, of Python's library or of numpy."""
+def user_location() -> tuple[str, int]:
+    """The innermost file and line on the stack that are not of this package, of Python's library or of numpy."""
     frame = sys._getframe(1)
     while frame.f_back and (frame.f_code.co_filename.startswith(PACKAGE) or is_library(frame.f_globals)):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def user_line() -> str:
+    """The same as "file:line"."""
+    filename, line = user_location()
+    return f"{filename}:{line}"
 
 
 def is_library(names: dict[str, Any]) -> bool:

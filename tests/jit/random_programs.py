@@ -860,6 +860,27 @@ def cumulative(b):
     b.made(out, (n,), x.size * (n if style in ("sum", "backwards") else 1), x.value, 2 * n)
 
 
+def butterflies(b):
+    """Stages of a fast Fourier transform, or of what looks like one: sums and differences of pairs, some times factors;
+    and the order of reversed bits."""
+    x = b.vector()
+    bits = x.shape[0].bit_length() - 1
+    n, out = 1 << bits, b.name("v")
+    if not bits or 4 * n * bits + b.cost > b.budget:
+        return
+    strides = [1 << k for k in range(b.draw(st.integers(1, bits)))]
+    strides = strides[::-1] if b.chance(30) else strides
+    factors = b.choose(("(0.5,)", "(1.0, -0.25)", "(1.0, 0.0)", "(0.7, 0.0, -0.7, 1.0)", "(0.9, 0.8, 0.6, 0.4, 0.1)"))
+    factor = f"{factors}[i % s % len({factors})]"
+    b.say(f"{out} = list({x.text}[:{n}])")
+    if b.chance(60):
+        b.say(f"{out} = [{out}[int(format(i, '0{bits}b')[::-1], 2)] for i in range({n})]")
+    b.say(f"for s in {tuple(strides)}:")
+    pair = f"{out}[i] + {factor} * {out}[i + s] if not i & s else {out}[i - s] - {out}[i] * {factor}"
+    b.say(f"    {out} = [{pair} for i in range({n})]")
+    b.made(out, (n,), x.size * 2 ** len(strides), x.value, 4 * n * len(strides))
+
+
 def indexing(b):
     x = b.vector()
     (n,) = x.shape
@@ -1198,7 +1219,7 @@ def indexed(b):
 
 INNER = (
     *(elementwise, elementwise, dense, reduction, reduction, recurrence, cumulative, indexing, scalars, scalars, pairs),
-    *(stencil, convolution, affine, affine, second_order, indexed),
+    *(stencil, convolution, butterflies, affine, affine, second_order, indexed),
 )
 
 
@@ -1410,7 +1431,7 @@ def rows_written_out(b):
 PIECES = (
     *(elementwise, elementwise, elementwise_matrix, dense, dense, dense_rows, matmul, reduction, reduction),
     *(reduction_of_matrix, pairs, stencil, stencil2d, convolution, convolution2d, recurrence, recurrent_network),
-    *(cumulative, indexing, indexing, indexing_of_matrix, scalars, attention, network, whole_arrays),
+    *(cumulative, butterflies, indexing, indexing, indexing_of_matrix, scalars, attention, network, whole_arrays),
     *(affine, affine, affine, affine, second_order, gated_network, indexed, indexed, derivative, derivative),
 )
 ROW_PIECES = (

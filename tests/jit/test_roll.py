@@ -8,13 +8,17 @@ import programs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tracing import trace_of
 
 from micrograd import ops
 from micrograd.engine import Value
+from micrograd.func import grad
 from micrograd.jit import boxes, classes
 from micrograd.jit import roll as stage
+from micrograd.jit.groups import Target
 from micrograd.jit.nests import Access, Apply, Block, Loop, Nest, Sum, check, interpret
 from micrograd.jit.roll import roll
+from micrograd.jit.schedule import schedule
 from micrograd.jit.tape import ARITY, Tape
 
 
@@ -508,3 +512,35 @@ def test_a_long_loop_beside_a_longer_straight_line_is_part_of_it():
                 roll(tape, worthwhile=True)
         else:
             assert any(isinstance(item, Nest) for item in roll(tape, worthwhile=True).items)
+
+
+def fft(x):
+    """The Fourier transform of pairs of numbers, by the even and the odd ones."""
+    n = len(x)
+    if n == 1:
+        return x
+    even, odd, result = fft(x[::2]), fft(x[1::2]), [None] * n
+    for k in range(n // 2):
+        c, s = math.cos(2 * math.pi * k / n), -math.sin(2 * math.pi * k / n)
+        (a, b), (re, im) = even[k], odd[k]
+        re, im = c * re - s * im, c * im + s * re
+        result[k], result[k + n // 2] = (a + re, b + im), (a - re, b - im)
+    return result
+
+
+@pytest.mark.parametrize("n", [8, 32])
+def test_the_gradient_of_a_convolution_by_recursive_fourier_transforms(n):
+    """At the borders, rows of a class read each other, which no nest can do."""
+
+    def power(v):
+        x, y = ([(t, 0.0) for t in part] for part in (v[:n], v[n:]))
+        product = [(a * c - b * d, a * d + b * c) for (a, b), (c, d) in zip(fft(x), fft(y))]
+        return sum(re * re for re, _ in fft(product))
+
+    tape = trace_of(grad(power), 2 * n, number=lambda symbol: symbol).tape
+    program = roll(tape)
+    check(program)
+    choose = random.Random(n)
+    x = [choose.gauss(0, 1) for _ in range(2 * n)]
+    assert interpret(program, x, []) == pytest.approx(programs.outputs_of(tape, x, []), rel=1e-6, abs=1e-6)
+    assert schedule(program, Target("f64", 8, 32)).items

@@ -14,7 +14,7 @@ from micrograd.engine import Value, data_of
 from micrograd.func import grad, hessian, jacobian, value_and_grad, vmap
 from micrograd.jit import jit, tiled
 from micrograd.jit.nests import NestError
-from micrograd.nn import MLP
+from micrograd.nn import MLP, Module
 
 W = [Value(0.5), Value(-1.25), Value(2.0)]
 SIZES = ((5, 7), (1, 1), (19, 3), (2, 150))
@@ -579,3 +579,17 @@ def test_random_rows_within_rows_are_what_loops_give(seed):
         data = [numbers(n, 2, seed=n + seed), numbers(m, 2, seed=m), numbers(n, m // 2 + 1, 2, seed=seed)]
         data = [x.tolist() for x in data] if seed % 3 == 0 else data
         assert agree(plain(compiled(*data, 0.7)), plain(names["f"](*data, 0.7)), 1e-9), program(seed)
+
+
+def test_a_module_may_run_vmap_on_an_array_that_it_knows():
+    table = numbers(4, 2, seed=1)
+
+    class Scores(Module):
+        def __init__(self):
+            self.w = Value(2.0)
+
+        def __call__(self, x):
+            return ops.sum(vmap(lambda row: (row[0] * x[0] + row[1] * x[1]) * self.w)(table))
+
+    model = Scores()
+    assert agree(jit(model, dtype="f64")([1.0, 2.0]), model([1.0, 2.0]).data)
