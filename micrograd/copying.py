@@ -21,6 +21,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from micrograd.engine import Value, topological
+
 
 class Running(threading.local):
     """The list of nodes that this thread is writing at the moment, if it is still writing it."""
@@ -59,7 +61,7 @@ def rebuilt(nodes: Sequence[Any], make: Callable[..., Any], *args: Any) -> Any:
     return make(*args)
 
 
-def reduced(v: Any, protocol: Any, topological: Callable[[Any], list[Any]]) -> Any:
+def reduced(v: Value, protocol: Any) -> Any:
     """What `__reduce_ex__` of the Value `v` returns: see the documentation of `pickle`."""
     state = object.__reduce_ex__(v, protocol)
     begin = running.begin()

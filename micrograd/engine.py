@@ -19,7 +19,7 @@ import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from micrograd import copying, ops
+from micrograd import ops
 
 Data = Any  # a float as a rule; anything that does arithmetic will do
 NONE: tuple[Value, ...] = ()  # the operands of a leaf
@@ -126,7 +126,9 @@ class Value:
         return f"Value(data={self.data}, grad={self.grad})"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return copying.reduced(self, protocol, topological)
+        from micrograd.copying import reduced  # copies and pickles of graphs too deep for recursion
+
+        return reduced(self, protocol)
 
     def _backward(self) -> None:
         """Send this value's gradient on to its operands. Assign your own to a value that you made yourself."""
