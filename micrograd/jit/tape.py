@@ -49,6 +49,7 @@ COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 LEAVES = ("constant", "weight", "input")
 ROW_SUM = "rowsum"  # of a number that every row of a vmap has: their sum. See `rows`
 ROW_SUM_OUTER, ROW_SUM_INNER = "rowsum0", "rowsum1"  # of rows within rows, the sum over only the outer, or inner, ones
+ROW_SUMS = {ROW_SUM: None, ROW_SUM_OUTER: 0, ROW_SUM_INNER: 1}  # the dimension that each is over; None: all there are
 OF_OTHER_ROWS = "rows"  # a number that every row of a vmap has, as the rows of another one see it
 OPERATIONS = (*LEAVES, *ARITY, ROW_SUM, ROW_SUM_OUTER, ROW_SUM_INNER, OF_OTHER_ROWS)  # a row's code is a place in here
 CODE = {op: code for code, op in enumerate(OPERATIONS)}

@@ -51,8 +51,9 @@ class Traced(Value):
 
     @property
     def grad(self) -> Any:
+        """What the engine has added to 0: the sweep leaves the 0 out, which shows where a gradient is -0.0."""
         tape = self._open_tape()
-        return Symbol(tape, self._slope) if self._slope >= 0 else 0
+        return 0 + Symbol(tape, self._slope) if self._slope >= 0 else 0
 
     @grad.setter
     def grad(self, x: Any) -> None:
