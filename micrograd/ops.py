@@ -181,13 +181,17 @@ def power(a: Any, b: Any) -> Any:
 
 @scalar
 def maximum(a: float, b: float) -> float:
-    """The larger of two; nan if either is."""
+    """The larger of two, 0.0 rather than -0.0; nan if either is."""
+    if a == b == 0:
+        return b if math.copysign(1.0, a) < 0 else a
     return a if a > b or a != a else b
 
 
 @scalar
 def minimum(a: float, b: float) -> float:
-    """The smaller of two; nan if either is."""
+    """The smaller of two, -0.0 rather than 0.0; nan if either is."""
+    if a == b == 0:
+        return a if math.copysign(1.0, a) < 0 else b
     return a if a < b or a != a else b
 
 
