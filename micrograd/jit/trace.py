@@ -156,8 +156,8 @@ def trace_function(
             return one_run(batch, function, keys, inputs, dtype, number, fast, arrays)
         except Exception as error:
             less = batch.less() if isinstance(error, TraceError) else None
-            if less is None and first is None:
-                raise
+            if less is None and (first is None or not isinstance(error, TraceError)):
+                raise  # without jit, the function would raise this too
             first = first or error
             if less is None:
                 raise first from first.__cause__
@@ -272,7 +272,7 @@ def kind_of(result: Any) -> str:
     """Whether a trace returned one number, a list of numbers, or something else."""
     if isinstance(result, (Value, Symbol)):
         return "number"
-    if isinstance(result, list) and all(isinstance(y, Value) for y in result):
+    if type(result) is list and all(isinstance(y, Value) for y in result):
         return "list"
     return "other"
 
