@@ -74,6 +74,9 @@ class Compilations:
                 return self.recent(*taken)
         leaves = Leaves(on_rows=self.open is not None)
         key = self.key_of(args, kwargs, leaves)
+        if leaves.names and (others := leaves.without_names()) is not None:
+            leaves = others
+            key = self.key_of(args, kwargs, leaves)
         asks = self.open is None and not (self.exact or self.rows_failed) and key not in self.programs
         if asks and runs_on_rows(self.function):
             self.open = {}

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -114,7 +113,7 @@ def substituted(item: Item | None, maker: Nest, arrays: Mapping[str, Array]) -> 
             def inside(x: Sum = x) -> list[Integers]:
                 return points(x.domain, at(), tables)[0]
 
-            return replace(x, body=change(x.body, extents + x.domain.extents, inside))
+            return Sum(x.domain, change(x.body, extents + x.domain.extents, inside), x.op)
         if isinstance(x, Access) and x.array == name:
             reads += math.prod(extents)
             made = body_at(maker, x, at) if math.prod(extents) <= LARGEST else None

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from micrograd.jit.boxes import FILL, Arrangement, IrregularError, affine_fit, arrangements
-from micrograd.jit.graph import Bools, may_be_added
+from micrograd.jit.graph import Bools
 from micrograd.jit.nests import (
-    NOTHING,
     Access,
     AffineMap,
     Apply,
@@ -181,24 +180,18 @@ class Layout:
 
     def combination(self, template: Combination) -> Expression:
         """Coefficients and biases that are the same everywhere are constants of the text, others stand in tables."""
-        terms: list[tuple[float, Expression]] = []
-        place: dict[tuple[Expression, bool], int] = {}  # of an expression with a positive or a negative coefficient
+        terms: dict[Expression, float] = {}
         bias = self.number(template.bias)
         if not isinstance(bias, Constant):
-            terms.append((1.0, bias))
+            terms[bias] = 1.0
         for coefficient, term in template.terms:
             x, factor = self.expression(term), self.number(coefficient)
-            c = 1.0
             if isinstance(factor, Constant):
-                c = factor.value
+                terms[x] = terms.get(x, 0.0) + factor.value  # x*x has two equal terms in its derivative
             else:
                 x = Apply("mul", (factor, x))
-            k = place.setdefault((x, c > 0), len(terms))
-            if k < len(terms) and may_be_added(terms[k][0], c):
-                terms[k] = (terms[k][0] + c, x)  # x*x has two equal terms in its derivative
-            else:
-                terms.append((c, x))
-        return linear(terms, bias.value if isinstance(bias, Constant) else NOTHING)
+                terms[x] = terms.get(x, 0.0) + 1.0
+        return linear([(c, x) for x, c in terms.items()], bias.value if isinstance(bias, Constant) else 0.0)
 
     def number(self, literals: Literals) -> Constant | Access:
         bits = literals.values.view(np.int64)

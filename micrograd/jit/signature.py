@@ -58,7 +58,13 @@ class Leaves:
         self.values: list[Value] = []
         self.arrays: list[Any] = []
         self.places: dict[int, int] = {}  # of each Value among `values`, by id
+        self.names: set[int] = set()  # the ids of Values that are keys of dicts, which the function gets themselves
         self.on_rows, self.outside, self.by_label = on_rows, outside, by_label
+
+    def without_names(self) -> Leaves | None:
+        """How to read the same arguments if some of the Values are keys of a dict, too; None if none of them are."""
+        names = self.names & self.places.keys()
+        return Leaves(self.on_rows, self.outside.union(names), self.by_label) if names else None
 
     def finer(self, trace: Trace) -> Leaves | None:
         """How to read the same arguments for a program that suits these Values; None if that of this trace does."""
@@ -174,7 +180,11 @@ def sequence_key(x: list[Any] | tuple[Any, ...], leaves: Leaves) -> Any:
 def dict_key(x: dict[Any, Any], leaves: Leaves) -> Any:
     """The key of a dict, or of a subclass."""
     kind = type(x)
-    names = tuple(x) if set(map(type, x)) <= {str} else tuple([n if type(n) is str else Static(n) for n in x])
+    if set(map(type, x)) <= {str}:
+        names: tuple[Any, ...] = tuple(x)
+    else:
+        names = tuple([name if type(name) is str else Static(name) for name in x])
+        leaves.names.update(id(name) for name in x if isinstance(name, Value))
     keys = items_of(x.items(), leaves)
     if kind is dict:
         return "dict", names, keys
@@ -249,7 +259,7 @@ def numbers_in(x: Any) -> Any:
     """A list of numbers, or of equally long lists of them, as an array; None for any other."""
     import numpy as np
 
-    if needs_a_look(x):
+    if holds_unusual_number(x):
         return None
     try:
         array = np.array(x)
@@ -270,7 +280,7 @@ def holds_large_integer(x: list[Any] | tuple[Any, ...]) -> bool:
     )
 
 
-def needs_a_look(x: list[Any] | tuple[Any, ...]) -> bool:
+def holds_unusual_number(x: list[Any] | tuple[Any, ...]) -> bool:
     """Does a list, or a list in it, hold what numpy would take for a plain number: a masked one, or one of a subclass
     of float or int?"""
     kinds = set(map(type, x)) - {float, int, bool}
@@ -279,7 +289,7 @@ def needs_a_look(x: list[Any] | tuple[Any, ...]) -> bool:
     if any(map(may_be_masked, kinds)) and any(map(is_masked, x)):
         return True
     return any(kind in kinds for kind in (list, tuple)) and any(
-        needs_a_look(item) for item in x if type(item) is list or type(item) is tuple
+        holds_unusual_number(item) for item in x if type(item) is list or type(item) is tuple
     )
 
 

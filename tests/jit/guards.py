@@ -221,7 +221,7 @@ class Guards:
         ctypes.memset(address, CANARY, table.size)
         cache = ctypes.c_void_p.from_address(table.cache)
         cache.value = address
-        ends = [*begins.values(), table.size][1:]
+        ends = [*begins.values(), table.seen if table.value_slots else table.size][1:]  # then the Values seen
         gaps = [(name, begins[name] + n * unit, end) for (name, n), end in zip(of.sizes().items(), ends)]
         self.blocks.append((cache, address, gaps))
         table.guarded = cache

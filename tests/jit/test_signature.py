@@ -199,6 +199,20 @@ def test_a_value_that_the_function_also_closes_over_is_one():
     assert len(compiled._programs) == 2
 
 
+def test_a_value_that_is_also_the_key_of_a_dict_is_one():
+    def step(weights, moments):
+        (weights[0] * weights[1]).backward()
+        for w in weights:
+            moments[w].data = moments[w].data * 0.5 + w.grad
+            w.data = w.data - moments[w].data
+
+    def make():
+        weights, moments = [Value(2.0), Value(3.0)], [Value(0.0), Value(1.0)]
+        return [*weights, *moments], (weights, dict(zip(weights, moments)))
+
+    both(step, make)
+
+
 def test_a_value_whose_data_the_function_sets_is_seen_through_the_argument_without_gradients_too():
     w, lr = Value(4.0), Value(0.5)
 
