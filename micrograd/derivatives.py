@@ -33,6 +33,10 @@ ONCE_ONLY = "the derivative, in numbers, of"
 # number to a number, an operation is its own.
 TRANSPOSES: dict[str, str] = {}
 
+# In a trace, operations between numbers that rows share and numbers that each row has: their row of the table for a
+# gradient that each row has to itself, or None if one row's gradient depends on the other rows.
+EACH_ROW: dict[str, Callable[..., tuple[Data, ...]] | None] = {}
+
 # While a trace runs a function on a row that stands for all, this makes of what all rows share something that each has
 # to itself; None of what is so already.
 own_row: Callable[[Any], Any] | None = None
@@ -177,8 +181,10 @@ def constant(x: Data) -> Value:
     return Active(x) if differentiating() and not tracing() else Value(x)
 
 
-def leaving(y: Value) -> Value:
+def leaving(y: Value, graph: Graph) -> Value:
     """A result that is given to somebody: where no other derivative is calculated, a Value like any other."""
+    if graph.symbolic and hasattr(type(y), "is_result"):
+        setattr(y, "is_result", True)
     if isinstance(y, Active) and not differentiating():
         setattr(y, "__class__", Value)
     return y
@@ -317,11 +323,16 @@ class Graph:
                         self._consumers[j].append(i)
         return self._consumers
 
-    def matrix(self, results: Sequence[Any]) -> list[list[Data]]:
-        """The derivatives of each result by all independent Values, forward or in reverse, whichever is less work."""
+    def matrix(self, results: Sequence[Any], each_row: bool = False) -> list[list[Data]]:
+        """The derivatives of each result by all independent Values, forward or in reverse, whichever is less work.
+
+        With `each_row`, a result may stand for one number for each row of a vmap, and its derivatives do as well.
+        """
         places = [self.place(y) for y in results]
         forward, reverse = self._work(places)
-        if reverse <= forward:
+        rules = {v._op: EACH_ROW[v._op] for v in self.nodes if v._op in EACH_ROW} if each_row else {}
+        if reverse <= forward and None not in rules.values():
+            self.rules.update((op, rule) for op, rule in rules.items() if rule is not None)
             return [self.pull([(y, 1)]) for y in results]
         columns = [self.push({i: 1}) for i in range(self.size)]
         return [[column.get(i, 0.0) for column in columns] for i in places]

@@ -30,6 +30,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
@@ -43,6 +44,7 @@ __all__ = ["grad", "hessian", "jacobian", "jvp", "value_and_grad", "vjp", "vmap"
 
 Function = Callable[..., Any]
 Path = tuple[Any, ...]  # the keys that lead to a part of the arguments
+EACH_ROW = "each row"  # the key that stands for every row of what a vmap returned while tracing
 
 # While a trace sets it, vmap leaves its work to it: tracing_vmap(f, in_axes, threads, args) is the result, unless that
 # is NotImplemented.
@@ -110,8 +112,9 @@ def jacobian(f: Function, argnums: int | tuple[int, ...] = 0) -> Function:
     """A function of the arguments of `f`: the derivatives of all numbers that `f` returns, by one argument's numbers.
 
     It has the structure of what `f` returns, with a structure like the argument's in place of each number: of a
-    function from a list to a list it is the list of rows. Arrays of arrays become one array. Calculated forward, a
-    column at a time, or in reverse, a row at a time, whichever is less work. argnums, errors: as of `grad`.
+    function from a list to a list it is a list of lists. Where `f` returns an array, the derivatives are an array, of
+    the shape of the result followed by that of the argument; tuples and dicts stay outside. Calculated forward, one
+    column at a time, or in reverse, one row at a time, whichever is less work. argnums, errors: as of `grad`.
 
         >>> jacobian(lambda v: [v[0] * v[1], v[0] + v[1], v[1]])([2.0, 3.0])
         [[3.0, 2.0], [1.0, 1.0], [0.0, 1.0]]
@@ -124,11 +127,12 @@ def jacobian(f: Function, argnums: int | tuple[int, ...] = 0) -> Function:
     def matrix(*args: Any, **kwargs: Any) -> Any:
         with differentiation():
             point = Point(f, argnums, args)
+            check_no_rows("jacobian", f, point.part)
             result = f(*point.args, **kwargs)
             results = results_of(f, result)
             graph = Graph(results, point.numbers)
-            rows = graph.matrix(results)
-        return outer(result, [finished(point.like(row), graph) for row in rows])
+            rows = graph.matrix(results, each_row=holds_rows(result))
+        return outer(result, iter([finished(point.like(row), graph) for row in rows]))
 
     return named("jacobian", f, matrix)
 
@@ -148,12 +152,13 @@ def hessian(f: Function, argnums: int | tuple[int, ...] = 0) -> Function:
     def matrix(*args: Any, **kwargs: Any) -> Any:
         with differentiation():
             point = Point(f, argnums, args)
+            check_no_rows("hessian", f, point.part)
             y = scalar(f, f(*point.args, **kwargs))
             first = Graph([y], point.numbers, differentiable=True)
             gradients = first.pull([(y, 1)])
             graph = Graph(gradients, point.numbers, outside=first.outside)
             rows = graph.matrix(gradients)
-        return outer(point.part, [finished(point.like(row), graph) for row in rows])
+        return outer(point.part, iter([finished(point.like(row), graph) for row in rows]))
 
     return named("hessian", f, matrix)
 
@@ -194,7 +199,7 @@ def vjp(f: Function, *primals: Any) -> tuple[Any, Function]:
     """
     check_function("vjp", f)
     with differentiation():
-        point = Point(f, tuple(range(len(primals))), primals)
+        point = Point(f, tuple(range(len(primals))), primals, rows=True)
         result = f(*point.args)
         results = results_of(f, result)
         graph = Graph(results, point.numbers)
@@ -251,7 +256,7 @@ class Point:
 
 def by_rows(x: Any) -> Any:
     """An argument with what stands for the arrays in it of which a trace may not know how many rows they have."""
-    if derivatives.by_rows is None:
+    if derivatives.by_rows is None or is_rows(x):
         return x
     own = derivatives.by_rows(x)
     if own is not None:
@@ -259,6 +264,15 @@ def by_rows(x: Any) -> Any:
     if isinstance(x, dict):
         return like(x, [by_rows(item) for item in x.values()])
     return like(x, [by_rows(item) for item in x]) if isinstance(x, (list, tuple)) else x
+
+
+def is_rows(x: Any) -> bool:
+    """Whether this is what a vmap returned while tracing, of which `row` stands for each row."""
+    return hasattr(type(x), "with_row")
+
+
+def holds_rows(x: Any) -> bool:
+    return any(EACH_ROW in path for path, _ in leaves(x))
 
 
 def has_independents(x: Any) -> bool:
@@ -293,6 +307,15 @@ def check_given(f: Function, k: int, args: Sequence[Any]) -> None:
     )
 
 
+def check_no_rows(what: str, f: Function, x: Any) -> None:
+    """TypeError for what a vmap returned while tracing, in which one number stands for those of all rows."""
+    if holds_rows(x):
+        raise TypeError(
+            f"the {what} of {name_of(f)} with respect to what vmap returned can't be compiled, for it has a column for "
+            "each row: differentiate by what the rows share, or write vmap(grad(...)) for what depends on one row"
+        )
+
+
 def scalar(f: Function, y: Any) -> Any:
     """`y` if it is one number."""
     y = unwrapped(y)
@@ -325,10 +348,22 @@ def results_of(f: Function, result: Any) -> list[Any]:
 
 def matching(name: str, x: Any, other: Any) -> list[Any]:
     """The numbers in `other`, which must be of the structure of `x`, in the order of `x`."""
+    other = aligned(name, x, other)
     paths, theirs = [path for path, _ in leaves(x)], dict(leaves(other))
     if set(paths) != set(theirs) or not all(map(is_number, theirs.values())):
         raise ValueError(f"{name} must be numbers in the structure of {x!r:.60}, got {other!r:.60}")
     return [theirs[path] for path in paths]
+
+
+def aligned(name: str, x: Any, other: Any) -> Any:
+    """`other` with its arrays and lists as rows where `x`, of the same structure, has what a vmap returned."""
+    if is_rows(x):
+        return x.aligned(name, other)
+    if isinstance(x, dict) and isinstance(other, dict) and x.keys() == other.keys():
+        return {key: aligned(name, item, other[key]) for key, item in x.items()}
+    if isinstance(x, (list, tuple)) and isinstance(other, (list, tuple)) and len(x) == len(other):
+        return [aligned(name, item, part) for item, part in zip(x, other)]
+    return other
 
 
 class NoNumberError(TypeError):
@@ -349,6 +384,8 @@ def number(x: Any, path: Path) -> Any:
 
 def check_arrays(x: Any, path: Path) -> None:
     """NoNumberError for an array whose elements are no numbers, or of which some are masked."""
+    if is_rows(x):
+        return
     if isinstance(x, (dict, list, tuple)):
         for key, item in x.items() if isinstance(x, dict) else enumerate(x):
             if item.__class__ is not float:
@@ -372,6 +409,8 @@ def leaves(x: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """What stands in lists, tuples, dicts and arrays, in order, with the keys that lead there."""
     if has_independents(x):
         yield path, x
+    elif is_rows(x):
+        yield from ((keys, x.each(y)) for keys, y in leaves(x.row, (*path, EACH_ROW)))
     elif isinstance(x, dict):
         for key, item in x.items():
             yield from leaves(item, (*path, key))
@@ -394,6 +433,8 @@ def rebuilt(x: Any, numbers: Iterator[Any]) -> Any:
     """The same structure with the next of the numbers in place of each leaf."""
     if has_independents(x):
         return next(numbers)
+    if is_rows(x):
+        return x.with_row(rebuilt(x.row, numbers))
     if isinstance(x, dict):
         return like(x, [rebuilt(item, numbers) for item in x.values()])
     if isinstance(x, (list, tuple)):
@@ -404,13 +445,33 @@ def rebuilt(x: Any, numbers: Iterator[Any]) -> Any:
     return next(numbers)
 
 
-def outer(x: Any, parts: Sequence[Any]) -> Any:
-    """The structure of `x` with the parts in place of its leaves; an array of arrays is one array."""
-    if not isinstance(x, (dict, list, tuple)) and is_array(x) and parts and all(is_array(part) for part in parts):
-        import numpy as np
+def outer(x: Any, parts: Iterator[Any]) -> Any:
+    """The structure of `x` with the next of the parts in place of each leaf.
 
-        return np.stack(parts).reshape(tuple(x.shape) + tuple(parts[0].shape))
-    return rebuilt(x, iter(parts))
+    The parts in place of the numbers of an array become one array, with tuples and dicts outside, as in `collected`.
+    """
+    if is_rows(x):
+        return x.outer(outer(x.row, parts))
+    if isinstance(x, dict):
+        return like(x, [outer(item, parts) for item in x.values()])
+    if isinstance(x, (list, tuple)):
+        return like(x, [outer(item, parts) for item in x])
+    if is_array(x):
+        shape = tuple(x.shape)
+        whole = collected([next(parts) for _ in range(math.prod(shape))], of_arrays=True) if math.prod(shape) else x
+        return reshaped(whole, shape)
+    return next(parts)
+
+
+def reshaped(x: Any, shape: tuple[int, ...]) -> Any:
+    """Arrays in tuples and dicts, of which the first dimension becomes dimensions of this shape."""
+    if isinstance(x, dict):
+        return like(x, [reshaped(item, shape) for item in x.values()])
+    if isinstance(x, tuple):
+        return like(x, [reshaped(item, shape) for item in x])
+    if not is_array(x):
+        return array_of(x, shape)  # parts of different shapes
+    return x.reshape(shape + tuple(x.shape[1:]))
 
 
 def numbers_of(x: Any) -> list[Value]:
@@ -420,21 +481,23 @@ def numbers_of(x: Any) -> list[Value]:
 
 def finished(x: Any, graph: Graph) -> Any:
     """A result as it goes out: numbers, or Values if anybody outside can want their derivatives."""
-    shared = constant(0.0)  # there may be very many
+    shared = leaving(constant(0.0), graph)  # there may be very many
 
     def leaf(y: Any) -> Any:
         if isinstance(y, Value):
-            return leaving(y) if graph.outside else plain(y.data)
+            return leaving(y, graph) if graph.outside else plain(y.data)
         if not is_number(y):
             return y
-        return plain(ops.number(y)) if not graph.outside else shared if y.__class__ is float and y == 0 else constant(y)
+        if not graph.outside:
+            return plain(ops.number(y))
+        return shared if y.__class__ is float and y == 0 else leaving(constant(y), graph)
 
     return rebuilt(x, iter([leaf(y) for _, y in leaves(x)]))
 
 
 def handed_on(x: Any, graph: Graph) -> Any:
     """Something else that the function returned, with its Values as they go out."""
-    if isinstance(x, Value) or not isinstance(x, (dict, list, tuple)) and is_array(x) and numbers_of(x):
+    if isinstance(x, Value) or is_rows(x) or not isinstance(x, (dict, list, tuple)) and is_array(x) and numbers_of(x):
         return finished(x, graph)
     if isinstance(x, dict):
         return like(x, [handed_on(item, graph) for item in x.values()])
@@ -491,7 +554,8 @@ def vmap(f: Function, in_axes: Any = 0, threads: int = 1) -> Function:
     array that is differentiated by and used otherwise than by vmaps along its first axis.
 
     Where `f` returns a number the result is the list of them, and where it returns a list the list of those: rows come
-    first. A tuple or a dict stays outside, with the collected items within. Of arrays, numbers come back as an array.
+    first. A tuple or a dict stays outside, with the collected items within. Where an argument with rows is an array, or
+    `f` returns one, numbers and Values come back as an array.
 
         >>> vmap(lambda x, scale: {"sum": sum(x) * scale}, in_axes=(0, None))([[1.0, 2.0], [3.0, 4.0]], 10.0)
         {'sum': [30.0, 70.0]}
@@ -520,9 +584,13 @@ def vmap(f: Function, in_axes: Any = 0, threads: int = 1) -> Function:
         results = [f(*row(args, axes, i)) for i in range(rows)]
         return collected(results, of_arrays=any(is_array(x) for _, x, _ in mapped(args, axes)))
 
-    result = named("vmap", f, over_rows)
-    setattr(result, "runs_on_rows", f)
-    return result
+    return of_rows(named("vmap", f, over_rows))
+
+
+def of_rows(function: Function) -> Function:
+    """The function, marked as one that may run on the rows of what it is given."""
+    setattr(function, "runs_on_rows", True)
+    return function
 
 
 def check_function(what: str, f: Any) -> None:
@@ -735,16 +803,21 @@ def check_structure(results: list[Any]) -> None:
             raise ValueError(f"all rows must return the same structure: row 0 gave {head!r:.60}, row {i} {y!r:.60}")
 
 
-def shape(x: Any) -> tuple[int, ...] | None:
-    """The shape of a number, of a regular list of them, or of an array; None for anything else. In a trace, Values are
-    numbers: which of them would be floats in plain Python is not known."""
+def shape(x: Any) -> tuple[Any, ...] | None:
+    """The shape of a number or a Value, of a regular list of them, or of an array; None for anything else.
+
+    While tracing, an axis stands in it for an unknown number of rows.
+    """
+    if hasattr(type(x), "extents"):
+        extents: tuple[Any, ...] | None = x.extents
+        return extents
     if is_array(x):
         return tuple(x.shape)
     if isinstance(x, list):
         shapes = {shape(item) for item in x}
         inner = shapes.pop() if len(shapes) == 1 else None if x else ()
         return None if inner is None else (len(x), *inner)
-    return () if isinstance(x, (int, float)) or tracing() and is_number(x) else None
+    return () if isinstance(x, (int, float, Value)) or is_number(x) else None
 
 
 def is_array(x: Any) -> bool:
@@ -763,7 +836,8 @@ def array_of(items: list[Any], shape: tuple[int, ...]) -> Any:
     import numpy as np
 
     array = np.empty(len(items), float if all(isinstance(x, (int, float)) for x in items) else object)
-    array[:] = items
+    for k, x in enumerate(items):
+        array[k] = x
     return array.reshape(shape)
 
 

@@ -181,13 +181,17 @@ def power(a: Any, b: Any) -> Any:
 
 @scalar
 def maximum(a: float, b: float) -> float:
-    """The larger of two; nan if either is."""
+    """The larger of two, 0.0 rather than -0.0; nan if either is."""
+    if a == b == 0:
+        return b if math.copysign(1.0, a) < 0 else a
     return a if a > b or a != a else b
 
 
 @scalar
 def minimum(a: float, b: float) -> float:
-    """The smaller of two; nan if either is."""
+    """The smaller of two, -0.0 rather than 0.0; nan if either is."""
+    if a == b == 0:
+        return a if math.copysign(1.0, a) < 0 else b
     return a if a < b or a != a else b
 
 
@@ -219,9 +223,8 @@ def take(rows: Any, i: Any) -> Any:
 
     `rows` is a list of numbers and Values, a list of lists, or an array; negative indices count from its end.
     Eager code gives the very Value that stands there, compiled code a new one of the same number, which stays what it
-    is when the other's data is set; of -0.0 it may make 0.0. Compiled, it costs an address to read, and in a gradient
-    one to add to, however many rows there are: a few nanoseconds for each row of a vmap. To compile it takes time for
-    each number in `rows`.
+    is when the other's data is set. Compiled, it costs an address to read, and in a gradient one to add to, however
+    many rows there are: a few nanoseconds for each row of a vmap. To compile it takes time for each number in `rows`.
     IndexError for an index that is out of range or no whole number, from compiled code once it has run and before
     anything is set; TypeError for what is no number.
     """

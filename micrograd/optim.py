@@ -61,8 +61,9 @@ class Optimizer:
 
     @property
     def steps(self) -> Any:
-        """How many steps have been taken."""
-        return self._steps.data
+        """How many steps have been taken: an int. Compiled code leaves a float on its Value."""
+        steps = self._steps.data
+        return int(steps) if isinstance(steps, float) else steps
 
     def step(self) -> None:
         """Move every parameter once, by its gradient. If a gradient is no number: TypeError, and nothing has moved."""

@@ -759,3 +759,25 @@ def test_an_integer_that_no_float_holds_is_named():
         TypeError, match=r"x\[1\] of .* must be a number to differentiate by it, got an int that no float"
     ):
         grad(lambda x: x[0] * x[1])([1, 10**400])
+
+
+@pytest.mark.parametrize("of_arrays", [False, True])
+def test_vmap_over_arrays_gives_arrays_of_values_too(of_arrays):
+    w = Value(2.0)
+    X = np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32)
+    y = vmap(lambda x: [w * x[0], x[1]])(X if of_arrays else X.tolist())
+    assert type(y) is (np.ndarray if of_arrays else list)
+    sum(row[0] for row in y).backward()
+    assert w.grad == 4.0
+    assert type(vmap(lambda x: x[0] * 2)(X)) is np.ndarray
+
+
+def test_jacobians_of_arrays_are_arrays_with_dicts_and_tuples_outside():
+    f = lambda w: np.array([[w["a"] * w["b"][0], w["a"]], [w["b"][0], 1.0]])  # noqa: E731
+    found = jacobian(f)({"a": 2.0, "b": [3.0]})
+    assert found["a"].tolist() == [[3.0, 1.0], [0.0, 0.0]]
+    assert found["b"][..., 0].tolist() == [[2.0, 0.0], [1.0, 0.0]]
+    pair = jacobian(lambda a, b: np.array([a * b, b]), argnums=(0, 1))(2.0, 3.0)
+    assert [part.tolist() for part in pair] == [[3.0, 0.0], [2.0, 1.0]]
+    assert jacobian(lambda v: np.array([v[0] * v[1], v[0]]))([2.0, 3.0]).tolist() == [[3.0, 2.0], [1.0, 0.0]]
+    assert jacobian(lambda v: [v[0] * v[1], v[0]])(np.array([2.0, 3.0]))[0].tolist() == [3.0, 2.0]

@@ -14,10 +14,10 @@ unrolled, as `nests`; `schedule` decides how they run in vectors; `vector` write
 a tape without loops, or in LLVM IR outright where that is long; `lower` takes it to machine code; `native` calls it
 from Python, and `homes` are where the numbers of Values live meanwhile; `compilations` finds the program for a call. If
 a `vmap` runs within, `rows` traces one row, `phases` and `widen` make it a program for chunks of them, which `few_rows`
-or `batched` call; rows within rows are seen to by `passes` and `tiled`. Each stage can be looked at: `fast.ir("tape")`,
-"loops", "mlir", "llvm-dialect", "llvm", "asm"; and `fast.explain()` sums it up. `exact` holds what differs in code that
-gives the same bits as plain Python, and `picks` is its indexing. numpy and MLIR are imported when the first thing is
-compiled.
+or `batched` call; rows within rows are seen to by `passes` and `tiled`. What vmap returned calculates by `array_rows`,
+and is returned by `answers`. Each stage can be looked at: `fast.ir("tape")`, "loops", "mlir", "llvm-dialect", "llvm",
+"asm"; and `fast.explain()` sums it up. `exact` holds what differs in code that gives the same bits as plain Python, and
+`picks` is its indexing. numpy and MLIR are imported when the first thing is compiled.
 """
 
 from __future__ import annotations

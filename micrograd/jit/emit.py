@@ -211,10 +211,10 @@ def integer_power(m: Block, x: str, n: int) -> str:
 
 
 def sigmoid(m: Block, x: str) -> str:
-    """1 / (1 + exp(-x)): an overflowing exp is inf, and the quotient rightly 0."""
-    return m.op(
-        "arith.divf", m.constant(1.0), m.op("arith.addf", m.constant(1.0), m.op("math.exp", m.op("arith.negf", x)))
-    )
+    """1 / (1 + e) with e = exp(-|x|), or e / (1 + e) where x is negative: small results keep their digits."""
+    e = m.op("math.exp", m.op("arith.negf", m.op("math.absf", x)))
+    numerator = m.select(m.compare("olt", x, m.constant(0.0)), e, m.constant(1.0))
+    return m.op("arith.divf", numerator, m.op("arith.addf", m.constant(1.0), e))
 
 
 def softplus(m: Block, x: str) -> str:

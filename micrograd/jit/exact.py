@@ -41,13 +41,26 @@ MEANING = (
 
 
 def maximum(m: Block, a: str, b: str) -> str:
-    """a if a > b or a is nan, else b: the second of two zeros."""
-    return m.select(m.compare("ogt", a, b), a, m.select(m.compare("uno", a, a), a, b))
+    """a if a > b or a is nan, else b; of two zeros a, but b if a is -0.0."""
+    larger = m.select(m.compare("ogt", a, b), a, m.select(m.compare("uno", a, a), a, b))
+    return of_zeros(m, a, b, m.select(is_negative_zero(m, a), b, a), larger)
 
 
 def minimum(m: Block, a: str, b: str) -> str:
-    """a if a < b or a is nan, else b."""
-    return m.select(m.compare("olt", a, b), a, m.select(m.compare("uno", a, a), a, b))
+    """a if a < b or a is nan, else b; of two zeros b, but a if that is -0.0."""
+    smaller = m.select(m.compare("olt", a, b), a, m.select(m.compare("uno", a, a), a, b))
+    return of_zeros(m, a, b, m.select(is_negative_zero(m, a), a, b), smaller)
+
+
+def is_negative_zero(m: Block, x: str) -> str:
+    """Whether a zero is -0.0: 1/x is -inf."""
+    return m.compare("olt", m.op("arith.divf", m.constant(1.0), x), m.constant(0.0))
+
+
+def of_zeros(m: Block, a: str, b: str, zero: str, other: str) -> str:
+    """`zero` where a and b are both zeros, else `other`."""
+    of_b = m.select(m.compare("oeq", b, m.constant(0.0)), zero, other)
+    return m.select(m.compare("oeq", a, m.constant(0.0)), of_b, other)
 
 
 def sigmoid(m: Block, x: str) -> str:
@@ -225,6 +238,10 @@ class Rewriter:
         if op in ("maximum", "minimum"):
             wins = self.write("gt" if op == "maximum" else "lt", *rows)
             unordered = self.write("ne", rows[0], rows[0])
-            return self.write("where", wins, flags[0], self.write("where", unordered, *flags))
+            one = self.write("where", wins, flags[0], self.write("where", unordered, *flags))
+            zeros = self.write("mul", *[self.write("eq", row, no) for row in rows])
+            negative = self.write("lt", self.write("div", self.constant(1), rows[0]), no)
+            of_zeros = self.write("where", negative, *(flags[::-1] if op == "maximum" else flags))
+            return self.write("where", zeros, of_zeros, one)
         both = self.write("where", *flags, no)
         return self.write("where", self.write("ge", rows[1], no), both, no) if op == "pow" else both

@@ -38,13 +38,16 @@ def whole_power(m: Typed, x: str, n: int) -> str:
 
 
 def half_power(m: Typed, x: str, n: float) -> str:
-    """x**n for n = 0.5, 1.5, -0.5...: a power of x or 1/x times its square root; where that is -inf, inf."""
+    """x**n for n = 0.5, 1.5, -0.5...: a power of x or 1/x times its square root. As in C, -0.0 counts as 0.0, and -inf
+    as inf. 1/x overflows or loses digits only where x**-1.5 does, too, but not x**-0.5."""
+    if n == -0.5:
+        root = half_power(m, x, 0.5)
+        return m.op("arith.divf", m.constant(1.0), root)
+    x = m.op("arith.addf", x, m.constant(0.0))
+    x = m.select(m.compare("oeq", x, m.constant(-math.inf)), m.constant(math.inf), x)
     x = m.op("arith.divf", m.constant(1.0), x) if n < 0 else x
-    result = m.op("math.sqrt", x)
-    if abs(n) > 1:
-        result = m.op("arith.mulf", whole_power(m, x, int(abs(n))), result)
-    result = m.op("arith.addf", result, m.constant(0.0))  # -0.0 becomes 0.0
-    return m.select(m.compare("oeq", x, m.constant(-math.inf)), m.constant(math.inf), result)
+    root = m.op("math.sqrt", x)
+    return m.op("arith.mulf", whole_power(m, x, int(abs(n))), root) if abs(n) > 1 else root
 
 
 class Expressions(Accesses):
@@ -161,7 +164,7 @@ class Expressions(Accesses):
         with self.at_place(hot, (*at, ("", 0)), place, own) as there:
             value = self.number(hot.value, there, lanes)
         self.box = self.box[:-1]
-        return Typed(self, self.type(lanes)).chosen(found, value, own is not None)
+        return Typed(self, self.type(lanes)).chosen(found, value, hot.zero, own is not None)
 
     def place(self, hot: OneHot, at: Point, lanes: Lanes | None) -> tuple[str, str]:
         """Which of its places an index points at, as an integer: one of them in any case, and whether it is right."""

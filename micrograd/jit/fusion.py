@@ -7,6 +7,7 @@ in which neighbouring dimensions are one. The first two decisions of `schedule`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -189,5 +190,6 @@ def sums_collapsed(x: Expression) -> Expression:
             return AffineMap(m.offset, m.strides[:k] + m.strides[k + 1 :])
 
         extents = (*x.domain.extents[:d], x.domain.extents[d] * n, *x.domain.extents[d + 2 :])
-        x = Sum(Domain(extents, changed_mask(x.domain.mask, shorter)), changed(x.body, shorter), x.op)
+        domain = Domain(extents, changed_mask(x.domain.mask, shorter))
+        x = replace(x, domain=domain, body=changed(x.body, shorter))
     return x

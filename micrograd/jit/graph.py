@@ -14,7 +14,14 @@ is left to `classes`.
     >>> graph.coefficient.tolist()
     [1.0, -2.0, 1.0, 1.0]
 
-Nothing is folded that depends on a number, except that x + 0 and x**1 are x: the sign of a zero may differ for that.
+A sum may add its terms in any order. Nothing else about a number may change: not its range, nan, infinity or the sign
+of a zero. These are the rules for constants, all of them applied here and in `layout`:
+
+- x + -0.0, x - 0.0 and x**1 are x. A sum with the constant 0.0 in it keeps that as its bias; one without has -0.0.
+- A coefficient takes up another factor only if one of the two is 1 or -1, for then nothing is rounded.
+- c1*x + c2*x is (c1 + c2)*x if `may_be_added` allows it; constants of a sum are added up if `IN_RANGE` holds.
+- c - (a + b) is c - a - b only if c can't be -0.0: where a + b cancels, the sign of the zero would change.
+- Of all this, what concerns signs of zeros only counts where a result depends on them: see `zero_of_any_sign`.
 """
 
 from __future__ import annotations
@@ -28,8 +35,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from micrograd.jit import rowwise
-from micrograd.jit.nests import Floats, Integers
-from micrograd.jit.tape import ABSENT, CONSTANT, INPUT, OPERATIONS, WEIGHT, Tape
+from micrograd.jit.nests import NOTHING, Floats, Integers
+from micrograd.jit.tape import ABSENT, COMPARISONS, CONSTANT, INPUT, OPERATIONS, ROW_SUMS, WEIGHT, Tape
 
 Bools: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
@@ -37,7 +44,10 @@ __all__ = ["CONSTANT", "INPUT", "WEIGHT", "Graph", "Rows", "decode", "flatten"]
 
 NAMES = [*OPERATIONS, "output", "copy", "sum"]  # of leaves, which come first, the operations are the classes too
 CODE = {name: code for code, name in enumerate(NAMES)}
-ADD, SUB, NEG, MUL, POW = (CODE[name] for name in ["add", "sub", "neg", "mul", "pow"])
+ADD, SUB, NEG, MUL, POW, WHERE = (CODE[name] for name in ["add", "sub", "neg", "mul", "pow", "where"])
+DIV, TOTALS = CODE["div"], [CODE[name] for name in ROW_SUMS]
+POSITIVE = [CODE[name] for name in ("exp", "abs", "sigmoid", "softplus", "cos", *COMPARISONS)]  # or nan, or 0.0
+SIGNLESS = [*POSITIVE, CODE["log"], *TOTALS]  # those that give the same for 0.0 as for -0.0
 OUTPUT, COPY, SUM = (CODE[name] for name in ["output", "copy", "sum"])
 EXTREMES = {CODE["maximum"]: -math.inf, CODE["minimum"]: math.inf}  # with the number that changes nothing
 REDUCTIONS = (SUM, *EXTREMES)  # which take any number of operands, in any order
@@ -45,6 +55,8 @@ REDUCTIONS = (SUM, *EXTREMES)  # which take any number of operands, in any order
 NEAR = 12  # of a sum's terms so near to each other, those of the same row are added up
 LOOKS = 6  # operations, one inside the other, that rows are compared by
 PEELED = 8  # at most so many constant factors, one inside the other, are moved into one coefficient
+IN_RANGE = 2.0**127  # sums of constants below are finite in every float type
+NONZERO = 2.0**-126  # constants that are not smaller are not 0 in any float type
 
 
 @dataclass
@@ -65,7 +77,8 @@ class Rows:
 class Graph:
     """Operations of any number of operands: those of row i are `operand[start[i]:start[i + 1]]`. A row of operation
     SUM is its bias plus its operands times their coefficients; one of maximum or minimum has one operand or more. Rows
-    that are not `live` are no longer needed; `lone` ones are sums that happen to be of one term (see `lone`)."""
+    that are not `live` are no longer needed; `lone` ones are sums that happen to be of one term (see `lone`); `free`
+    are those whose sign does not matter where they are 0."""
 
     op: Integers
     number: Integers
@@ -78,6 +91,7 @@ class Graph:
     lone: Bools
     belongs: Integers
     borders: Bools
+    free: Bools
 
     @cached_property
     def count(self) -> Integers:
@@ -94,15 +108,16 @@ class Graph:
             np.concatenate([self.start, self.start[-1] + 1 + np.arange(many)]),
             np.concatenate([self.operand, originals]),
             np.concatenate([self.coefficient, np.ones(many)]),
-            np.concatenate([self.bias, np.zeros(many)]),
+            np.concatenate([self.bias, np.full(many, NOTHING)]),
             np.concatenate([self.lone, np.zeros(many, bool)]),
             np.concatenate([self.belongs, np.full(many, ABSENT)]),
             np.concatenate([self.borders, np.zeros(many, bool)]),
+            np.concatenate([self.free, np.zeros(many, bool)]),
         )
 
 
 def decode(tape: Tape) -> Rows:
-    """The live rows of a tape. An addition of 0 or a power 1 is replaced by its other operand."""
+    """The live rows of a tape. An addition of -0.0 or a power 1 is replaced by its other operand."""
     rows = columns(tape)
     same = copied(rows)
     a, b, c = same[rows.a], same[rows.b], same[rows.c]
@@ -142,16 +157,70 @@ def columns(tape: Tape) -> Rows:
 
 
 def copied(rows: Rows) -> Integers:
-    """For each row the one that it is a copy of, because it adds 0 to that or takes its power 1; else itself."""
-    zero, one = ((rows.op == CONSTANT) & (rows.value == x) for x in (0, 1))
+    """For each row the one that it is a copy of, because it adds nothing to that or takes its power 1; else itself."""
+    constant = rows.op == CONSTANT
+    zero, one = constant & (rows.value == 0), constant & (rows.value == 1)
+    negative = np.signbit(rows.value)
     everyone = np.arange(len(rows.op))
-    same = np.where((rows.op == ADD) & zero[rows.a], rows.b, everyone)
-    same = np.where(((rows.op == ADD) | (rows.op == SUB)) & zero[rows.b], rows.a, same)
+    never, free = unsigned(rows), zero_of_any_sign(rows)
+    add, sub = rows.op == ADD, rows.op == SUB
+    same = np.where(add & zero[rows.a] & (negative[rows.a] | never[rows.b] | free), rows.b, everyone)
+    same = np.where(add & zero[rows.b] & (negative[rows.b] | never[rows.a] | free), rows.a, same)
+    same = np.where(sub & zero[rows.b] & (~negative[rows.b] | never[rows.a] | free), rows.a, same)
     same = np.where((rows.op == POW) & one[rows.b], rows.a, same)
     copies = np.flatnonzero(same != everyone)
     while ((further := same[same[copies]]) != same[copies]).any():
         same[copies] = further
     return same
+
+
+def unsigned(rows: Rows) -> Bools:
+    """For each row whether it is not -0.0, whatever its operands are."""
+    constant = (rows.op == CONSTANT) & ~(np.signbit(rows.value) & (rows.value > -NONZERO))
+    square = (rows.op == MUL) & (rows.a == rows.b)
+    result: Bools = constant | square | (exponents(rows) % 2 == 0) | np.isin(rows.op, [*POSITIVE, *TOTALS])
+    return result
+
+
+def exponents(rows: Rows) -> Floats:
+    """The constant exponent of each power; nan for other exponents and other rows."""
+    known = (rows.op == CONSTANT) & np.isfinite(rows.value)
+    value = np.append(np.where(known, rows.value, np.nan), np.nan)
+    return np.where(rows.op == POW, value[rows.b], np.nan)
+
+
+def never_negative_zero(rows: Rows) -> Bools:
+    """For each row whether it is a sum that is not -0.0, for one term is not, or `unsigned`; and for the row that there
+    is not."""
+    size, a, b = len(rows.op), rows.a, rows.b
+    left, right = np.flatnonzero((rows.op == ADD) | (rows.op == SUB)), np.flatnonzero(rows.op == ADD)
+    readers, reads = np.concatenate([left, right]), np.concatenate([a[left], b[right]])
+    return np.append(made_with(size, reads, readers, np.flatnonzero(unsigned(rows))), False)
+
+
+def zero_of_any_sign(rows: Rows) -> Bools:
+    """For each row whether no result depends on its sign where it is 0.
+
+    The search goes from the results back: to the operands that the sign of an operation's zero depends on, and from
+    those that make an infinity of a zero, whose sign is that of the zero. Of a sum that has a term which is never -0.0,
+    that term alone decides; one that is `unsigned` is so even if the signs of its operands' zeros change.
+    """
+    size = len(rows.op)
+    op, a, b, c = rows.op, rows.a, rows.b, rows.c
+    never, sure = never_negative_zero(rows), np.append(unsigned(rows), False)
+    exponent = exponents(rows)
+    odd = (op == POW) & ((exponent % 2 == 1) | np.isnan(exponent))
+    signless = np.isin(op, SIGNLESS) | (op == POW) & ~odd | (op == MUL) & (a == b) | (op <= INPUT)
+    signless |= (op == ADD) & (sure[a] | sure[b]) | (op == SUB) & sure[a]
+    first, second, third = ~signless & (op != WHERE), ~signless & (op != DIV) & (op != POW), ~signless
+    of_a = ((op == ADD) | (op == SUB)) & never[a]
+    second &= ~of_a
+    first &= ~((op == ADD) & never[b] & ~of_a)
+    edges = np.stack([np.where(kept, x, size) for kept, x in ((first, a), (second, b), (third, c))], 1).ravel()
+    reciprocal = odd & ~(exponent > 0)
+    begin = np.concatenate([np.flatnonzero(op == OUTPUT), b[op == DIV], a[reciprocal]])
+    sensitive = made_of(3 * np.arange(size + 2), edges, begin[begin < size])[:size]
+    return ~sensitive
 
 
 def made_of(start: Integers, operand: Integers, rows: Integers, first: int = 0) -> Bools:
@@ -188,9 +257,7 @@ def flatten(rows: Rows, as_its_like: bool = False) -> Graph:
     coefficient, owner = (coefficient * sign[owner])[ends], root[owner[ends]]
     operand, place = operand[ends], place[ends]
     peel(rows, absorbed, operand, coefficient)
-
-    fixed = rows.op[operand] == CONSTANT
-    bias = np.bincount(owner[fixed], coefficient[fixed] * rows.value[operand[fixed]], len(root)).astype(np.float64)
+    bias, fixed = biases(rows, owner, operand, coefficient)
     edges = [(owner[~fixed], place[~fixed], operand[~fixed], coefficient[~fixed])]
     edges += [of_extremes(rows, op, unchanged) for op, unchanged in EXTREMES.items() if (rows.op == op).any()]
     for k, column in enumerate((rows.a, rows.b, rows.c)):
@@ -198,6 +265,28 @@ def flatten(rows: Rows, as_its_like: bool = False) -> Graph:
         edges.append((with_operand, with_operand * 2 + k, column[with_operand], np.ones(len(with_operand))))
     owner, place, operand, coefficient = (np.concatenate(parts) for parts in zip(*edges))
     return linked(rows, additive, owner, place, operand, coefficient, bias)
+
+
+def biases(rows: Rows, owner: Integers, operand: Integers, coefficient: Floats) -> tuple[Floats, Bools]:
+    """For each row the sum of the constants among its terms, and which terms these are."""
+    size = len(rows.op)
+    fixed: Bools = rows.op[operand] == CONSTANT
+    constants = coefficient[fixed] * rows.value[operand[fixed]]
+    count = np.bincount(owner[fixed], minlength=size)
+    total = np.bincount(owner[fixed], np.abs(constants), size)
+    fixed &= (count == 1)[owner] | (total < IN_RANGE)[owner]
+    constants = coefficient[fixed] * rows.value[operand[fixed]]
+    signed = np.bincount(owner[fixed], ~((constants == 0) & np.signbit(constants)), size) > 0
+    return np.where(signed, np.bincount(owner[fixed], constants, size), NOTHING), fixed
+
+
+def made_with(size: int, reads: Integers, readers: Integers, rows: Integers) -> Bools:
+    """Whether each of `size` rows is one of these or is made of one, where row `readers[k]` reads row `reads[k]`. It is
+    `made_of` with the last row as the first."""
+    last = size - 1
+    order = np.argsort(-reads, kind="stable")
+    start = np.concatenate([[0], np.cumsum(np.bincount(last - reads, minlength=size))])
+    return made_of(start, (last - readers)[order], last - rows)[::-1]
 
 
 def of_extremes(rows: Rows, op: int, unchanged: float) -> tuple[Integers, Integers, Integers, Floats]:
@@ -229,10 +318,12 @@ def chains(rows: Rows, additive: Bools, as_its_like: bool = False) -> tuple[Inte
         consumer[column] = everyone
     consumer = np.where(uses == 1, consumer[:size], everyone)
     absorbed = additive & additive[consumer] & (consumer != everyone)
+    taken = (rows.op[consumer] == NEG) | (rows.op[consumer] == SUB) & (rows.b[consumer] == everyone)
+    sure = never_negative_zero(rows)[rows.a[consumer]] & (rows.op[consumer] == SUB)
+    absorbed &= ~taken | sure | (rows.op == NEG) | zero_of_any_sign(rows)[consumer]
     if as_its_like:
         absorbed &= ~rarely(rows, additive, absorbed)
     root = np.where(absorbed, consumer, everyone)
-    taken = (rows.op[consumer] == NEG) | (rows.op[consumer] == SUB) & (rows.b[consumer] == everyone)
     sign = np.where(absorbed & taken, -1.0, 1.0)
     under_way = np.flatnonzero(absorbed)
     while len(under_way := under_way[root[root[under_way]] != root[under_way]]):  # each time around, twice as far
@@ -290,12 +381,10 @@ def peel(rows: Rows, absorbed: Bools, operand: Integers, coefficient: Floats) ->
     terms = np.arange(len(operand))
     for _ in range(PEELED):
         terms = terms[peelable[operand[terms]]]
-        combined = coefficient[terms] * factor[operand[terms]]
-        size = np.abs(combined)
-        # c1*(c2*x) may be in range where c1*c2 is not
-        safe = (np.abs(coefficient[terms]) == 1) | (size > 2.0**-500) & (size < 2.0**500)
-        terms = terms[safe]
-        coefficient[terms] = combined[safe]
+        own, other = coefficient[terms], factor[operand[terms]]
+        exact = (np.abs(own) == 1) | (np.abs(other) == 1)
+        terms = terms[exact]
+        coefficient[terms] = own[exact] * other[exact]
         operand[terms] = inner[operand[terms]]
 
 
@@ -322,10 +411,10 @@ def linked(
     owner, operand, coefficient = added_up(owner[order], operand[order], coefficient[order], additive)
     start = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=size))])
     op = np.where(additive, SUM, rows.op)
-    lone = np.zeros(size, bool)
+    lone = additive & (np.diff(start) == 1) & (bias == 0) & ~np.signbit(bias)
     links = start, operand, coefficient, bias
     borders = np.zeros(len(operand), bool)
-    return Graph(op, rows.number, rows.value, live, *links, lone, rows.belongs, borders)
+    return Graph(op, rows.number, rows.value, live, *links, lone, rows.belongs, borders, zero_of_any_sign(rows))
 
 
 def added_up(
@@ -337,11 +426,16 @@ def added_up(
         first = np.flatnonzero((operand[apart:] == operand[:-apart]) & (owner[apart:] == owner[:-apart]))
         first = first[additive[owner[first]] & kept[first] & kept[first + apart]]
         first = first[~np.isin(first, first + apart)]  # what is added to another now takes in no third
-        total = coefficient[first] + coefficient[first + apart]
-        safe = np.abs(total) < 2.0**500
-        coefficient[first[safe]] = total[safe]
-        kept[first[safe] + apart] = False
+        first = first[may_be_added(coefficient[first], coefficient[first + apart])]
+        coefficient[first] += coefficient[first + apart]
+        kept[first + apart] = False
     return owner[kept], operand[kept], coefficient[kept]
+
+
+def may_be_added(a: Floats | float, b: Floats | float) -> Any:
+    """Whether a*x + b*x is (a + b)*x for all x, infinities and zeros included, up to rounding, in every float type."""
+    least, most = np.minimum(np.abs(a), np.abs(b)), np.maximum(np.abs(a), np.abs(b))
+    return (least >= NONZERO) & (most < IN_RANGE / 2) & (np.sign(a) == np.sign(b))
 
 
 def edge_owners(graph: Graph) -> Integers:

@@ -1,9 +1,10 @@
 """Indexing by a traced number: the element of a list that an index, known only when compiled code runs, points at.
 
 What comes in: rows, which are numbers and Values, or lists of such, and an index. What goes out: arithmetic on the
-tape. The element is a sum over all rows of which each counts if the index is its number, and as 0 if not:
+tape. The element is a sum over all rows of which each counts if the index is its number, and as -0.0 if not, which
+changes no other number that it is added to:
 
-    rows[i] = where(i == 0, rows[0], 0) + where(i == 1, rows[1], 0) + ...
+    rows[i] = where(i == 0, rows[0], -0.0) + where(i == 1, rows[1], -0.0) + ...
 
 so that one program serves all indices, its gradient is the engine's, and what the rows not chosen hold, nan or not,
 does not matter. That the index is one is left to the call: see `Tape.check`.
@@ -54,7 +55,7 @@ def chosen(choices: list[Any], rows: list[Any]) -> Any:
             return pick(choices[:-1], rows)
         from micrograd.jit.selects import selects, total  # symbols know how to index: it comes after them
 
-        return total(selects(choices, rows, [0] * len(rows)))
+        return total(selects(choices, rows, [-0.0] * len(rows)))
     same_form(rows)
     return like(rows[0], [chosen(choices, list(column)) for column in zip(*rows)])
 

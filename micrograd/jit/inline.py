@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -113,7 +114,7 @@ def substituted(item: Item | None, maker: Nest, arrays: Mapping[str, Array]) -> 
             def inside(x: Sum = x) -> list[Integers]:
                 return points(x.domain, at(), tables)[0]
 
-            return Sum(x.domain, change(x.body, extents + x.domain.extents, inside), x.op)
+            return replace(x, body=change(x.body, extents + x.domain.extents, inside))
         if isinstance(x, Access) and x.array == name:
             reads += math.prod(extents)
             made = body_at(maker, x, at) if math.prod(extents) <= LARGEST else None

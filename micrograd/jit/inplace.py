@@ -71,7 +71,7 @@ class Apart:
         if isinstance(x, Access):
             return self.access(x, extents)
         if isinstance(x, Sum):
-            return Sum(x.domain, self.expression(x.body, (*extents, *x.domain.extents)), x.op)
+            return replace(x, body=self.expression(x.body, (*extents, *x.domain.extents)))
         return Apply(x.op, tuple(self.expression(y, extents) for y in x.operands)) if isinstance(x, Apply) else x
 
     def access(self, access: Access, extents: Extents) -> Access:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from micrograd.jit.boxes import FILL, Arrangement, IrregularError, affine_fit, arrangements
-from micrograd.jit.graph import Bools
+from micrograd.jit.graph import Bools, may_be_added
 from micrograd.jit.nests import (
+    NOTHING,
     Access,
     AffineMap,
     Apply,
@@ -180,18 +181,24 @@ class Layout:
 
     def combination(self, template: Combination) -> Expression:
         """Coefficients and biases that are the same everywhere are constants of the text, others stand in tables."""
-        terms: dict[Expression, float] = {}
+        terms: list[tuple[float, Expression]] = []
+        place: dict[tuple[Expression, bool], int] = {}  # of an expression with a positive or a negative coefficient
         bias = self.number(template.bias)
         if not isinstance(bias, Constant):
-            terms[bias] = 1.0
+            terms.append((1.0, bias))
         for coefficient, term in template.terms:
             x, factor = self.expression(term), self.number(coefficient)
+            c = 1.0
             if isinstance(factor, Constant):
-                terms[x] = terms.get(x, 0.0) + factor.value  # x*x has two equal terms in its derivative
+                c = factor.value
             else:
                 x = Apply("mul", (factor, x))
-                terms[x] = terms.get(x, 0.0) + 1.0
-        return linear([(c, x) for x, c in terms.items()], bias.value if isinstance(bias, Constant) else 0.0)
+            k = place.setdefault((x, c > 0), len(terms))
+            if k < len(terms) and may_be_added(terms[k][0], c):
+                terms[k] = (terms[k][0] + c, x)  # x*x has two equal terms in its derivative
+            else:
+                terms.append((c, x))
+        return linear(terms, bias.value if isinstance(bias, Constant) else NOTHING)
 
     def number(self, literals: Literals) -> Constant | Access:
         bits = literals.values.view(np.int64)

@@ -35,7 +35,7 @@ import numpy as np
 
 from micrograd.jit.classes import Classes, classify
 from micrograd.jit.graph import CONSTANT, COPY, INPUT, MUL, POW, REDUCTIONS, SUM, Graph, edge_owners, edges_of
-from micrograd.jit.nests import Floats, Integers
+from micrograd.jit.nests import NOTHING, Floats, Integers
 from micrograd.jit.tape import ABSENT
 
 MOST_PLACES = 3  # where an operation may read lone terms
@@ -197,9 +197,10 @@ class Search:
         rows, first, lone = np.unique(operand[~several], return_index=True, return_inverse=True)
         weight = usual[~several][first]
         weight[lone[~in_sum[~several]]] = 1.0  # an operation that is no sum has no coefficient to make up for it
+        exact = (np.abs(weight[lone]) == 1) | (np.abs(weight[lone]) == np.abs(own[~several]))
+        weight[lone[~exact]] = 1.0  # else what the reader multiplies by would be rounded
         made = self.made(rows, weight)
         owners, begin, swallowed = np.unique(together[several], return_index=True, return_inverse=True)
-        factor = divisor((own[several] / usual[several])[begin])
         latest = np.zeros(len(owners), np.int64)
         np.maximum.at(latest, swallowed, operand[several])
 
@@ -209,13 +210,13 @@ class Search:
         terms = Edges(
             np.concatenate([np.arange(int(new.sum())), first_of_owner[swallowed]]),
             np.concatenate([rows[new], operand[several]]),
-            np.concatenate([weight[new], own[several] / factor[swallowed]]),
+            np.concatenate([weight[new], own[several]]),
         )
         sums = np.where(new, len(graph.op) + np.cumsum(new) - 1, made)
         reads = Edges(
             np.concatenate([edges[~several], edges[several][begin]]),
             np.concatenate([sums[lone], len(graph.op) + first_of_owner]),
-            np.concatenate([own[~several] / weight[lone], factor]),
+            np.concatenate([own[~several] / weight[lone], np.ones(len(owners))]),
         )
         order = np.argsort(after, kind="stable")
         kind = np.insert(of, after[order], many + of[after - 1][order])  # by what they are sums of
@@ -224,7 +225,7 @@ class Search:
     def made(self, rows: Integers, weight: Floats) -> Integers:
         """What an earlier round has made of each of these rows alone, times its weight; -1 where there is none."""
         graph = self.graph
-        sums = np.flatnonzero(graph.lone & (graph.count == 1))
+        sums = np.flatnonzero(graph.lone & (graph.count == 1) & np.signbit(graph.bias))
         found = np.full(len(graph.op), -1)
         found[graph.operand[graph.start[sums]]] = sums
         found = found[rows]
@@ -278,8 +279,9 @@ def inserted(graph: Graph, after: Integers, terms: Edges, removed: Integers, rea
         np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=size))]),
         operand[by_owner],
         coefficient[by_owner],
-        np.insert(graph.bias, after, 0.0),
+        np.insert(graph.bias, after, NOTHING),
         np.insert(graph.lone, after, True),
         np.insert(graph.belongs, after, ABSENT),
         borders[by_owner],
+        np.insert(graph.free, after, False),
     )

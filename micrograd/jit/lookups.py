@@ -4,7 +4,7 @@ What comes in: a `Program` in which indexing by data is what `indexing` made of 
 be at, of which each counts if the index is its place. What goes out: the same, with what is the product of something
 with such a one-hot vector marked for the next stages as
 
-    gather     sum_{r<1000} where(x[0] == c0[r], w[r], 0)    is w at x[0], if that is a place in it, else 0
+    gather     sum_{r<1000} where(x[0] == c0[r], w[r], -0)   is w at x[0], if that is a place in it, else -0
     scatter    sum_{r<256} where(x[r] == c0[i], v[r], 0)     for all i: zeros, to which each v[r] is added at x[r]
 
     >>> from micrograd.jit.nests import AffineMap
@@ -12,15 +12,16 @@ with such a one-hot vector marked for the next stages as
     >>> others = Array("x", "input", 1), Array("w", "weight", 40), Array("y", "output", 1)
     >>> arrays = {array.name: array for array in (places, *others)}
     >>> hot = Apply("eq", (Access("x", AffineMap(0, (0,))), Access("c0", AffineMap(0, (1,)))))
-    >>> body = Sum(Domain((40,)), Apply("where", (hot, Access("w", AffineMap(0, (1,))), Constant(0.0))))
+    >>> body = Sum(Domain((40,)), Apply("where", (hot, Access("w", AffineMap(0, (1,))), Constant(-0.0))))
     >>> print(looked_up(Program(arrays, [Nest(Domain(), Access("y", AffineMap(0)), body)])))
     c0[40]: table 0, 1, 2, 3, 4, 5, 6, 7, ...
     x[1]: input
     w[40]: weight
     y[1]: output
-    y[0] = gather_{r<40} where(x[0] == c0[r], w[r], 0)
+    y[0] = gather_{r<40} where(x[0] == c0[r], w[r], -0)
 
-A marked sum is still written as that sum, and means it. What is no place at all - a fraction, nan - selects nothing.
+A marked sum is still written as that sum, and means it. What is no place at all - a fraction, nan - selects nothing. A
+sum of -0.0 and one other number is that number; to what a sum with 0.0 in it selects, 0.0 is added.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from micrograd.jit.nests import (
+    NOTHING,
     Access,
     AffineMap,
     Apply,
@@ -47,6 +49,7 @@ from micrograd.jit.nests import (
     Sum,
     changed,
     composed,
+    is_nothing,
     linear,
     steps_to,
 )
@@ -60,15 +63,16 @@ REACH = 1 << 31  # elements: an address in a vector has 32 bits
 
 @dataclass(frozen=True)
 class OneHot:
-    """`value` where `index` is the number that `places` has at a coordinate, else 0."""
+    """`value` where `index` is the number that `places` has at a coordinate, else a zero."""
 
     index: Expression
     places: Access
     value: Expression
+    zero: float = NOTHING
 
     @property
     def expression(self) -> Apply:
-        return Apply("where", (Apply("eq", (self.index, self.places)), self.value, Constant(0.0)))
+        return Apply("where", (Apply("eq", (self.index, self.places)), self.value, Constant(self.zero)))
 
     @property
     def dimension(self) -> int:
@@ -76,7 +80,9 @@ class OneHot:
         return next(d for d, stride in enumerate(self.places.map.strides) if stride)
 
     def changed(self, change: Callable[[AffineMap], AffineMap]) -> OneHot:
-        return OneHot(*(changed(x, change) for x in (self.index, self.places, self.value)))  # type: ignore[arg-type]
+        index, places, value = (changed(x, change) for x in (self.index, self.places, self.value))
+        assert isinstance(places, Access)
+        return OneHot(index, places, value, self.zero)
 
 
 @dataclass(frozen=True)
@@ -111,11 +117,12 @@ def progression(places: Access, count: int, arrays: Mapping[str, Array]) -> Prog
 def one_hot(x: Expression) -> OneHot:
     """The body of a gather or a scatter, taken apart."""
     assert isinstance(x, Apply)
-    hot, value, _ = x.operands
+    hot, value, zero = x.operands
     assert isinstance(hot, Apply)
+    assert isinstance(zero, Constant)
     index, places = hot.operands
     assert isinstance(places, Access)
-    return OneHot(index, places, value)
+    return OneHot(index, places, value, zero.value)
 
 
 def scatters(nest: Nest) -> list[Sum]:
@@ -172,8 +179,8 @@ def plain(x: Expression) -> bool:
 
 
 def terms(x: Expression, sign: float = 1.0) -> Iterator[tuple[float, Expression]]:
-    """The terms of a sum, each with its sign."""
-    if isinstance(x, Apply) and x.op in ("add", "sub"):
+    """The terms of a sum, each with its sign. What is taken away stays together: see `graph`."""
+    if isinstance(x, Apply) and x.op in ("add", "sub") and sign > 0:
         yield from terms(x.operands[0], sign)
         yield from terms(x.operands[1], -sign if x.op == "sub" else sign)
     elif isinstance(x, Apply) and x.op == "neg":
@@ -241,7 +248,7 @@ class Lookups:
         for index, places in (condition.operands, condition.operands[::-1]):
             if not isinstance(places, Access) or sum(stride != 0 for stride in places.map.strides) != 1:
                 continue
-            hot = OneHot(index, places, value)
+            hot = OneHot(index, places, value, otherwise.value)
             n = extents[hot.dimension]
             if n < FEWEST or varies(index, hot.dimension) or progression(places, n, self.arrays) is None:
                 continue
@@ -259,15 +266,18 @@ class Lookups:
             return x
         found: list[tuple[float, Expression]] = []
         rest: list[tuple[float, Expression]] = []
+        from_zero = x.from_zero
         for sign, term in terms(x.body):
             hot = self.one_hot(term, (*extents, *x.domain.extents))
             if hot is None or hot.dimension < len(extents):
                 rest.append((sign, term))
             else:
                 found.append((sign, gather(hot, x.domain.extents, len(extents))))
+                from_zero = from_zero or not is_nothing(sign * hot.zero)
         if not found:
             return x
-        return linear([*([(1.0, replace(x, body=linear(rest)))] if rest else []), *found])
+        others = [(1.0, replace(x, body=linear(rest)))] if rest else []
+        return linear([*others, *found], 0.0 if from_zero else NOTHING)
 
     # Scatters
 
@@ -323,7 +333,7 @@ class Lookups:
             domain = term.domain if isinstance(term, Sum) else Domain()
             inner = list(terms(term.body, sign)) if isinstance(term, Sum) else [(sign, term)]
             own = [(sign, self.one_hot(x, (*extents, *domain.extents))) for sign, x in inner]
-            if all(hot is not None and hot.dimension == d for _, hot in own):
+            if all(hot is not None and hot.dimension == d and not is_nothing(hot.zero) for _, hot in own):
                 parts += [scatter(domain, sign, hot) for sign, hot in own if hot is not None]
             else:
                 rest.append((sign, term))
@@ -335,14 +345,14 @@ def gather(hot: OneHot, inner: tuple[int, ...], outer: int) -> Sum:
     d = hot.dimension
     others = [k for k in range(outer, outer + len(inner)) if k != d]
     order = [*range(outer), *others, d]
-    hot = hot.changed(lambda m: AffineMap(m.offset, tuple(m.strides[k] for k in order)))
+    hot = replace(hot.changed(lambda m: AffineMap(m.offset, tuple(m.strides[k] for k in order))), zero=NOTHING)
     found = Sum(Domain((inner[d - outer],)), hot.expression, "gather")
     return Sum(Domain(tuple(inner[k - outer] for k in others)), found) if others else found
 
 
 def scatter(domain: Domain, sign: float, hot: OneHot) -> Sum:
     value = hot.value if sign > 0 else Apply("neg", (hot.value,))
-    return Sum(domain, replace(hot, value=value).expression, "scatter")
+    return Sum(domain, replace(hot, value=value).expression, "scatter", from_zero=True)
 
 
 def row_map(d: int, nest: Nest) -> AffineMap:

@@ -18,13 +18,14 @@ a nest's points are visited, how they are blocked and which of them share a vect
     >>> interpret(program, [1.0, 2.0, 3.0], [0.0, 0.0, 1.0, 1.0, 1.0, 1.0]).tolist()
     [3.0, 6.0]
 
-A sum's terms may be added in any order, and the sign of a sum that is zero means nothing. All else is exact: every
-operation is the tape's, applied to the operands it had there.
+A sum's terms may be added in any order. All else is exact: every operation is the tape's, applied to the operands it
+had there. That holds for the sign of a zero, too: the sum of no terms is -0.0, or 0.0 if the sum starts `from_zero`.
 """
 
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -37,6 +38,7 @@ from micrograd.jit.tape import ARITY
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 Integers: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
+NOTHING = -0.0  # plus any number is that number; 0.0 plus -0.0 is 0.0
 LONGEST = 64  # terms of a sum that stand side by side
 KINDS = ("input", "weight", "output", "temporary", "table", "indices")
 
@@ -82,9 +84,13 @@ class Access:
 
 @dataclass(frozen=True)
 class Constant:
-    """A number that is the same at every point."""
+    """A number that is the same at every point. 0.0 and -0.0 are not equal, and nan is equal to itself."""
 
-    value: float
+    value: float = field(compare=False)
+    bits: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bits", struct.pack("d", self.value))
 
 
 @dataclass(frozen=True)
@@ -117,16 +123,19 @@ class Sum:
 
     A "gather" or a "scatter" is the sum of a body in which a select on an index leaves one of many terms, as `lookups`
     finds them: it need not be calculated as a sum, and may have a domain without dimensions, a single term.
+
+    Python's `sum` starts from 0, so that no sum is -0.0: that is what `from_zero` says. It is not shown in the text.
     """
 
     domain: Domain
     body: Expression
     op: str = "add"
+    from_zero: bool = False
 
     @property
     def unchanged(self) -> float:
         """The number with which the operation changes nothing: the sum of no terms."""
-        return {"maximum": -math.inf, "minimum": math.inf}.get(self.op, 0.0)
+        return {"maximum": -math.inf, "minimum": math.inf}.get(self.op, 0.0 if self.from_zero else NOTHING)
 
     @property
     def is_gather(self) -> bool:
@@ -220,15 +229,29 @@ class Program:
         return "\n".join([*map(array_text, named), *(line for item in self.items for line in item_lines(item))])
 
 
-def linear(terms: Sequence[tuple[float, Expression]], bias: float = 0.0) -> Expression:
-    """bias + the sum of the terms, (coefficient, expression) each, without what adds 0 and multiplies by 1; what is
-    taken away comes last. Long sums are sums of sums, lest expressions be nested too deeply to walk through."""
+def is_nothing(x: float) -> bool:
+    """Whether it is -0.0, which no addition changes anything by."""
+    return x == 0 and math.copysign(1.0, x) < 0
+
+
+def linear(terms: Sequence[tuple[float, Expression]], bias: float = NOTHING) -> Expression:
+    """bias + the sum of the terms, (coefficient, expression) each, without multiplications by 1; what is taken away
+    comes last. Long sums are sums of sums, lest expressions be nested too deeply to walk through.
+
+    A bias of 0.0 only makes a difference if all terms are -0.0: a reduction among them can start from it.
+    """
     if len(terms) > LONGEST:
         half = len(terms) // 2
         return Apply("add", (linear(terms[:half], bias), linear(terms[half:])))
-    total: Expression | None = Constant(bias) if bias != 0 or not terms else None
-    for coefficient, x in sorted(terms, key=lambda term: term[0] < 0):
-        negative = coefficient < 0
+    if bias == 0 and not is_nothing(bias):
+        for k, (coefficient, x) in enumerate(terms):
+            if coefficient == 1 and isinstance(x, Sum) and x.op == "add":
+                terms = [*terms[:k], (1.0, replace(x, from_zero=True)), *terms[k + 1 :]]
+                bias = NOTHING
+                break
+    total: Expression | None = Constant(bias) if not is_nothing(bias) or not terms else None
+    for coefficient, x in sorted(terms, key=lambda term: math.copysign(1.0, term[0]) < 0):
+        negative = math.copysign(1.0, coefficient) < 0
         if total is None and negative and coefficient != -1:
             total = Apply("mul", (Constant(coefficient), x))
             continue
@@ -282,7 +305,8 @@ def changed(x: Expression, change: Callable[[AffineMap], AffineMap]) -> Expressi
     if isinstance(x, Access):
         return changed_access(x, change)
     if isinstance(x, Sum):
-        return Sum(Domain(x.domain.extents, changed_mask(x.domain.mask, change)), changed(x.body, change), x.op)
+        domain = Domain(x.domain.extents, changed_mask(x.domain.mask, change))
+        return replace(x, domain=domain, body=changed(x.body, change))
     return Apply(x.op, tuple(changed(operand, change) for operand in x.operands)) if isinstance(x, Apply) else x
 
 

@@ -28,6 +28,7 @@ from typing import Any, TypeAlias
 from micrograd import derivatives, func, ops
 from micrograd.engine import NONE, PULLBACKS, Value
 from micrograd.jit import short
+from micrograd.jit.array_rows import WHOLE, ArrayRows
 from micrograd.jit.order import closed_over
 from micrograd.jit.signature import Answer, numbers_in
 from micrograd.jit.tape import ABSENT, CODE, CONSTANT, INPUT, OF_OTHER_ROWS, ROW_SUM, WEIGHT, Symbol, Tape, TraceError
@@ -245,6 +246,7 @@ class Batch:
         PULLBACKS[lift] = lambda g, y, a: (sum_of_rows(g, a, k),)
         PULLBACKS[total] = lambda g, y, x: (g,)
         derivatives.TRANSPOSES.update({lift: total, total: lift})
+        derivatives.EACH_ROW.update({lift: lambda g, y, a: (g,), total: None})
         return k
 
     def union(self, a: Axes, b: Axes) -> Axes:
@@ -309,6 +311,7 @@ class Batch:
             there, back = f"{OF_OTHER_ROWS}{number}", f"{OF_OTHER_ROWS}{number ^ 1}"
             PULLBACKS[there] = lambda g, y, x, back=number ^ 1: (of_other_rows(g, back),)
             derivatives.TRANSPOSES[there] = back
+            derivatives.EACH_ROW[there] = None
         return self.twins[-1][1]
 
     def renamed(self, x: Any, old: Axis, new: Axis) -> Any:
@@ -364,13 +367,10 @@ class Batch:
                 setattr(Value, name, self.making(method) if name == "__init__" else self.lifting(method))
 
     def end(self) -> None:
-        for k in range(len(self.groups)):
-            for name in (f"{LIFT}{k}", f"{ROW_SUM}{k}"):
-                PULLBACKS.pop(name, None)
-                derivatives.TRANSPOSES.pop(name, None)
-        for number in range(2 * len(self.twins)):
-            PULLBACKS.pop(f"{OF_OTHER_ROWS}{number}", None)
-            derivatives.TRANSPOSES.pop(f"{OF_OTHER_ROWS}{number}", None)
+        names = [f"{name}{k}" for k in range(len(self.groups)) for name in (LIFT, ROW_SUM)]
+        for name in (*names, *(f"{OF_OTHER_ROWS}{number}" for number in range(2 * len(self.twins)))):
+            for table in (PULLBACKS, derivatives.TRANSPOSES, derivatives.EACH_ROW):
+                table.pop(name, None)
 
     def lifting(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """The method for operands of which some are wide and some are not."""
@@ -435,7 +435,8 @@ class Batch:
         axes = func.axes_of_arguments(in_axes, args)
         names = func.parameter_names(f)
         parts = [(func.place(path, names), x, axis) for path, x, axis in func.mapped(tuple(args), axes)]
-        arrays = [self.plain_array(x) for _, x, _ in parts]
+        fewest = 0 if any(isinstance(x, Rows) for _, x, _ in parts) else MOST_ALIKE
+        arrays = [self.plain_array(x, fewest) for _, x, _ in parts]
         if len(self.running) >= self.deepest or not parts or any(array is None for array in arrays):
             if any(isinstance(x, Rows) for _, x, _ in parts):
                 for (name, x, axis), array in zip(parts, arrays):
@@ -512,6 +513,10 @@ class Batch:
         known.append(free[0] if free else Axis())
         return known[-1]
 
+    def sum_of(self, axis: Axis, x: Any) -> Any:
+        """The sum over the rows of an axis of what each has."""
+        return sum_of_rows(ops.where(self.mask(axis), x, 0), None, self.group(frozenset((axis,))))
+
     def own(self, x: Any) -> Any:
         """What is wide, of a Value or a number that is not; None for what is. Each row differentiates by its own, and
         gets a gradient of its own: that of what is lifted is a sum over all of them."""
@@ -532,12 +537,16 @@ class Batch:
         return row.whole() if isinstance(row, Unseen) and not lazily else row
 
     def collected(self, result: Any, axis: Axis, as_list: bool) -> Any:
-        """The results of all rows: Rows, in the tuples and dicts that each row returned."""
+        """The results of all rows: Rows, in the tuples and dicts that each row returned.
+
+        They stand for an array where `func.collected` makes one, and otherwise for a list.
+        """
         if isinstance(result, dict):
             return {key: self.collected(x, axis, as_list) for key, x in result.items()}
         if isinstance(result, tuple):
             return func.like(result, [self.collected(x, axis, as_list) for x in result])
-        return Rows(self, axis, result, as_list)
+        in_array = (is_array(result) or not as_list) and func.shape(result) is not None
+        return Rows(self, axis, result, not in_array)
 
     def by_rows(self, x: Any) -> ByRows | None:
         """What stands for an argument, or for a row of one, that nobody has looked into, if it is to be differentiated
@@ -550,16 +559,16 @@ class Batch:
         self.derived.append((ListByRows if isinstance(x, list) else ArrayByRows)(self, x.origin, x.mapped))
         return self.derived[-1]
 
-    def plain_array(self, x: Any) -> Any:
-        """What rows can be taken of while tracing: other Rows, an argument, or an array of plain numbers; None for what
-        holds Values or symbols, or is too short to be worth it."""
+    def plain_array(self, x: Any, fewest: int) -> Any:
+        """What rows can be taken of while tracing: other Rows, an argument, an array of plain numbers, or a list of
+        more than `fewest` rows of them; None for anything else, such as what holds Values or symbols."""
         if isinstance(x, Unseen):
             return x if x.elements is None else None
         if isinstance(x, Rows):
             return x
         if func.is_array(x) and getattr(x.dtype, "kind", "") in "fiub":
             of: type[Unseen] = ArrayArgument
-        elif isinstance(x, list) and len(x) > MOST_ALIKE:
+        elif isinstance(x, list) and len(x) > fewest:
             of, x = ListArgument, numbers_in(x)
         else:
             return None
@@ -626,13 +635,14 @@ LEAKS = (
     "a number that every row of a vmap has is returned, or set on a Value from outside, as if there were one: return "
     "it from the function that vmap runs, and sum or average what vmap returns"
 )
-WHOLE = (
-    "the results of vmap are of as many rows as a call will have: sum or average them by ops.sum and ops.mean, "
-    "hand them to another vmap, or return them"
+SEVERAL = (
+    "ops.sum and ops.mean of rows take rows of a number each: sum the numbers of a row in the function that vmap runs, "
+    "or write np.sum(rows) or np.mean(rows)"
 )
+COPY = "a copy of the Values that vmap returned would be cut off from what they are made of: copy their data"
 
 
-class Rows:
+class Rows(ArrayRows):
     """What vmap returns within a trace: the results of all rows, of which `row` is what each one has."""
 
     def __init__(self, batch: Batch, axis: Axis, row: Any, as_list: bool):
@@ -657,69 +667,97 @@ class Rows:
         """What a function gets of them that runs along dimension k."""
         return Rows(self.batch, self.axis, self.row.row, self.as_list) if k else self.row
 
-    def sum(self) -> Any:
-        """The sum over the rows, of a number of each."""
-        return self.batch_sum(self.number())
+    def sum(self, axis: Any = None) -> Any:
+        """The sum over the rows, of a number of each; or along an axis of an array."""
+        if axis is not None:
+            return self.along("sum", axis)
+        return self.batch.sum_of(self.axis, self.number())
 
-    def mean(self) -> Any:
-        """The mean of a number of each row."""
-        return self.batch_sum(self.number()) / self.batch.count(self.axis)
+    def mean(self, axis: Any = None) -> Any:
+        """The mean of a number of each row; or along an axis of an array."""
+        if axis is not None:
+            return self.along("mean", axis)
+        return self.batch.sum_of(self.axis, self.number()) / self.batch.count(self.axis)
 
     def number(self) -> Any:
         if isinstance(self.row, (list, tuple, dict, Rows)) or func.is_array(self.row):
-            raise TypeError(
-                "ops.sum and ops.mean of rows take rows of a number each, not of a "
-                f"{type(self.row).__name__}: sum the numbers of a row in the function"
-            )
+            self.batch.tape.refuse(SEVERAL)
         return self.row
 
-    def batch_sum(self, x: Any) -> Any:
-        return sum_of_rows(ops.where(self.batch.mask(self.axis), x, 0), None, self.batch.group(frozenset((self.axis,))))
+    @property
+    def extents(self) -> tuple[Any, ...] | None:
+        """Their shape, if they are regular: an axis for each unknown number of rows."""
+        inner = func.shape(self.row)
+        return None if inner is None else (self.axis, *inner)
+
+    def copy(self) -> Rows:
+        return self.with_row(self.row)
+
+    def in_array(self, other: Rows) -> Rows:
+        """Other rows as those of an array."""
+        return Rows(self.batch, other.axis, other.row, as_list=False)
+
+    def with_row(self, row: Any) -> Rows:
+        """Rows of the same structure that have this instead."""
+        return Rows(self.batch, self.axis, row, self.as_list)
+
+    def outer(self, row: Any) -> Any:
+        """Rows that have such a structure in place of each number; of an array, tuples and dicts stay outside."""
+        return self.with_row(row) if self.as_list else self.batch.collected(lists_inside(row), self.axis, False)
+
+    def each(self, x: Any) -> Any:
+        """A number of a row as a node that every row has to itself, even if it is the same for all rows."""
+        if not isinstance(x, Value):
+            return x
+        missing, batch = {self.axis}, self.batch
+        if is_lifted(x, batch.kind):
+            lifted: Any = x
+            missing |= batch.groups[int(lifted._op[len(LIFT) :])]
+            x = lifted._first
+        axes = batch.axes_of_operand(x)
+        over = batch.rooted(frozenset(missing)) - axes
+        return batch.lift(x, axes | over, over) if over else x
+
+    def aligned(self, name: str, other: Any) -> Rows:
+        """Another array or list with as many rows, as Rows; 0 in what stands for a row behind the last one."""
+        rows: list[Any] = []
+
+        def pair(row: Any, other: Any) -> float:
+            rows.append(func.aligned(name, row, other))
+            return 0.0
+
+        setattr(pair, "parameter_names", ["the result", name])
+        if self.batch.over_rows(func.of_rows(pair), 0, 1, (self, other)).axis is not self.axis:
+            self.batch.tape.refuse(DIAGONAL)
+        mask = self.batch.mask(self.axis)
+        numbers = [ops.where(mask, y, 0) if func.is_number(y) else y for _, y in func.leaves(rows[0])]
+        return self.with_row(func.rebuilt(rows[0], iter(numbers)))
+
+    def __repr__(self) -> str:
+        return f"Rows({self.row!r} for each row)"
 
     def answer(self) -> Answer:
         """How a call's answer is made of them."""
-        flat, shape, as_list = flattened(self)
-        data = [x.data if isinstance(x, Value) else x for x in flat]
-        tape = self.batch.tape
-        truth = bool(data) and all(isinstance(x, Symbol) and x.is_truth() for x in data)
-        rows = [tape.index_of(x) for x in data]
-        axes = tuple(extent for extent in shape if isinstance(extent, Axis))
-        for i in rows:
-            if not self.batch.axes_of(i) <= set(axes):
-                tape.refuse(MEET)
-        self.batch.outputs.append(RowOutput(axes, rows, shape[1:], truth, as_list))
-        return Answer("rows", len(self.batch.outputs) - 1)
+        from micrograd.jit.answers import RowAnswers  # which is made of rows
 
-    def refuse(self, *_: Any) -> Any:
-        self.batch.tape.refuse(WHOLE)
+        return RowAnswers(self.batch).answer(self, ())
 
-    __iter__ = __len__ = __getitem__ = __bool__ = __float__ = refuse
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = refuse
-    __neg__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = refuse
+    __copy__ = copy
+
+    def __deepcopy__(self, _: Any) -> Rows:
+        if any(isinstance(x, Value) for _, x in func.leaves(self.row)):
+            self.batch.tape.refuse(COPY)
+        return self.copy()
 
 
-def flattened(x: Any) -> tuple[list[Any], tuple[Any, ...], bool]:
-    """The numbers of a row, their shape, in which the rows of an inner vmap are an axis, and whether all is in lists;
-    TypeError for what has none."""
-    if isinstance(x, Rows):
-        numbers, shape, as_list = flattened(x.row)
-        return numbers, (x.axis, *shape), as_list and x.as_list
-    if func.is_array(x):
-        return x.reshape(-1).tolist(), tuple(x.shape), True
-    if isinstance(x, (list, tuple)):
-        parts = [flattened(item) for item in x]
-        shapes = {shape for _, shape, _ in parts}
-        if len(shapes) > 1:
-            raise TypeError(f"every row must return a number or a regular list of numbers, not {x!r:.60}")
-        inner = shapes.pop() if shapes else ()
-        return [item for part, _, _ in parts for item in part], (len(x), *inner), all(alike for _, _, alike in parts)
-    if not isinstance(x, (Value, Symbol)):
-        if not func.is_number(x) and not isinstance(x, bool):
-            raise TypeError(
-                f"every row must return numbers, or lists, tuples and dicts of them, to be compiled, not {x!r:.60}"
-            )
-        x = ops.number(x)
-    return [x], (), True
+def is_array(x: Any) -> bool:
+    """Is it an array without jit: one of numpy's, or what a vmap returns for arrays?"""
+    return not x.as_list if isinstance(x, Rows) else func.is_array(x)
+
+
+def lists_inside(x: Any) -> Any:
+    """Lists of tuples and dicts as tuples and dicts of lists."""
+    return func.collected([lists_inside(item) for item in x]) if type(x) is list and x else x
 
 
 def held(x: Any) -> bool:

@@ -81,7 +81,7 @@ class Scatters(Expressions):
         """Add a number, or vector of them, at the place of one index."""
         place, found = self.place(hot, at, None)
         with self.at_place(hot, at, place, None) as there:
-            x = Typed(self, self.type(lanes)).chosen(found, self.number(hot.value, there, lanes), False)
+            x = Typed(self, self.type(lanes)).chosen(found, self.number(hot.value, there, lanes), 0.0, False)
         memory, of = self.memory(nest.destination.array)
         index = self.index(nest.destination.map, there)
         if lanes is None:
@@ -101,7 +101,7 @@ class Scatters(Expressions):
         """Add the lanes of a vector, one after the other, each at the place of its own index."""
         place, found = self.place(hot, at, lanes)
         with self.at_place(hot, at, place, lanes) as there:
-            x = Typed(self, self.type(lanes)).chosen(found, self.number(hot.value, there, lanes), True)
+            x = Typed(self, self.type(lanes)).chosen(found, self.number(hot.value, there, lanes), 0.0, True)
         memory, of = self.memory(nest.destination.array)
         d, t = hot.dimension, self.type(lanes)
         for q in range(lanes.count):

@@ -12,7 +12,9 @@ is not known here - a Value of a subclass, a number of another kind - is left to
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from functools import reduce
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +91,7 @@ def total(parts: Sequence[Any]) -> Any:
     """The sum of what `selects` has made."""
     kind: Any = type(parts[0])
     if len(parts) == 1 or any(type(x) is not kind for x in parts) or not issubclass(kind, (Symbol, Traced)):
-        return ops.sum(parts)
+        return reduce(operator.add, parts)  # from none: the sum of -0.0 and 0 would be 0
     is_value = issubclass(kind, Traced)
     tape = parts[0]._tape if is_value else parts[0].tape
     rows = [x._row if is_value else x.index for x in parts]

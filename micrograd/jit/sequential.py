@@ -208,7 +208,7 @@ def accumulated(items: Sequence[Item], arrays: dict[str, Array]) -> list[Item]:
             result[k] = Loop(loop.extent, (*loop.items, *more))
             for name in found.values():
                 arrays[name] = Array(name, "temporary", loop.extent + 1)
-            before[k] = [Nest(Domain(), Access(name, AffineMap(0)), Constant(0.0)) for name in found.values()]
+            before[k] = [Nest(Domain(), Access(name, AffineMap(0)), Constant(x.unchanged)) for x, name in found.items()]
     return [part for k, item in enumerate(result) for part in (*before.get(k, ()), item)]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from micrograd.jit.boxes import IrregularError
 from micrograd.jit.classes import UNROLLED, Classes, Fusion
 from micrograd.jit.graph import CONSTANT, COPY, EXTREMES, NAMES, OUTPUT, SUM, Graph, edges_of
-from micrograd.jit.nests import Array, Floats, Integers
+from micrograd.jit.nests import NOTHING, Array, Floats, Integers
 
 LETTERS = {"table": "c", "indices": "t", "temporary": "v"}  # of the names of arrays
 UNEVEN = 16  # so many terms of a class are written one by one if each has a coefficient of its own
@@ -179,9 +179,19 @@ class Statement:
                 coefficient = self.literals(self.graph.coefficient[edge], inner)
                 term = self.operand(self.graph.operand[edge], inner)
                 one = self.literals(np.ones(len(rows)), 0)
-                bias = self.literals(np.zeros(len(own)), inner)
+                bias = self.literals(np.full(len(own), NOTHING), inner)
                 terms.append((one, Reduction(inner, Combination(bias, [(coefficient, term)]))))
-        return Combination(self.literals(self.graph.bias[rows], scope), terms)
+        return Combination(self.literals(self.biases(rows), scope), terms)
+
+    def biases(self, rows: Integers) -> Floats:
+        """What is added to the terms of each row; one zero for all rows if its sign only matters to some of them."""
+        bias, free = self.graph.bias[rows], self.graph.free[rows]
+        nothing = np.signbit(bias)
+        if (bias == 0).all() and nothing.any() and not nothing.all():
+            for own, zero in ((~nothing, NOTHING), (nothing, 0.0)):
+                if free[own].all():
+                    return np.full(len(rows), zero)
+        return bias
 
     def extreme(self, rows: Integers, scope: int, op: str) -> Template:
         """The same for the operands of an extreme, which have no coefficients."""

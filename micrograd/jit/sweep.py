@@ -10,7 +10,8 @@ all Values of this operation. Only the rules of +, * and where are known by hear
     ([1.0], [('mul', 2, 2), ('sub', 4, 5), ('mul', 6, 1)], [(0, 7)])
 
 A Value with a `_backward` of the user's own, one from outside that is no leaf, or of a subclass is left to the engine,
-in its turn. An operand that is a number gets no gradient, and the 0 from which a gradient within starts is not added.
+in its turn. An operand that is a number gets no gradient. The 0 from which a gradient within starts is added when that
+is read, since nothing else that is made of it depends on the sign of a zero.
 """
 
 from __future__ import annotations

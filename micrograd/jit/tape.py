@@ -49,6 +49,7 @@ COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 LEAVES = ("constant", "weight", "input")
 ROW_SUM = "rowsum"  # of a number that every row of a vmap has: their sum. See `rows`
 ROW_SUM_OUTER, ROW_SUM_INNER = "rowsum0", "rowsum1"  # of rows within rows, the sum over only the outer, or inner, ones
+ROW_SUMS = {ROW_SUM: None, ROW_SUM_OUTER: 0, ROW_SUM_INNER: 1}  # the dimension that each is over; None: all there are
 OF_OTHER_ROWS = "rows"  # a number that every row of a vmap has, as the rows of another one see it
 OPERATIONS = (*LEAVES, *ARITY, ROW_SUM, ROW_SUM_OUTER, ROW_SUM_INNER, OF_OTHER_ROWS)  # a row's code is a place in here
 CODE = {op: code for code, op in enumerate(OPERATIONS)}
@@ -293,8 +294,8 @@ def operator(op: str, reflected: bool = False) -> Callable[[Any, Any], Any]:
         tape, i = x.tape, x.index
         if other.__class__ is Symbol and other.tape is tape:
             j = other.index
-        elif isinstance(other, Value):
-            return NotImplemented
+        elif isinstance(other, Value) or getattr(other, "ndim", None):
+            return NotImplemented  # a Value or an array does it
         else:
             j = tape.index_of(other)
         if tape.closed:
@@ -330,11 +331,12 @@ INDEX = (
 )
 NUMBER = (
     "a traced number was turned into a Python number, whose value is not known yet: leave it as it is; "
-    "in place of the functions of math use those of micrograd.ops, and in place of int() plain integers"
+    "in place of the functions of math use those of micrograd.ops, and in place of int() plain integers; "
+    "an array that traced numbers are stored in needs dtype=object"
 )
 ROUND = "rounding of a traced number can't be compiled: round what the compiled function returns"
 REMAINDER = (
-    "%, // and divmod of a traced number can't be compiled: calculate them with plain numbers before the call, "
+    "%, //, divmod, << and >> of a traced number can't be compiled: calculate them with plain numbers before the call, "
     "or name the argument in static_argnames, which compiles anew for each"
 )
 LOGIC = (
@@ -347,6 +349,14 @@ KEY = (
 )
 UNKNOWN = f"no such function of a traced number can be compiled; those of micrograd.ops can: {', '.join(ops.OF_ONE)}"
 FORMAT = "a traced number can't be formatted, for its value is not known yet: return it, and print it after the call"
+
+
+def is_number(x: Any) -> bool:
+    """Is it a symbol, or a real or complex number? A Value is none, for it compares by identity."""
+    if isinstance(x, (Symbol, int, float)):
+        return True
+    return not isinstance(x, Value) and hasattr(type(x), "__complex__") and not getattr(x, "ndim", 0)
+
 
 select = operation("where")
 equal, unequal = operator("eq"), operator("ne")
@@ -368,6 +378,7 @@ class Symbol:
     __pow__, __rpow__ = operator("pow"), operator("pow", reflected=True)
     __lt__, __le__, __gt__, __ge__ = operator("lt"), operator("le"), operator("gt"), operator("ge")
     __neg__ = operation("neg")
+    __pos__ = conjugate = __copy__ = lambda self: self
     __abs__ = abs = operation("abs")
     relu, sqrt, exp, log = operation("relu"), operation("sqrt"), operation("exp"), operation("log")
     sin, cos, tanh, erf = operation("sin"), operation("cos"), operation("tanh"), operation("erf")
@@ -387,23 +398,32 @@ class Symbol:
         return OPERATIONS[self.tape.codes[self.index]] in COMPARISONS
 
     def __eq__(self, other: object) -> Any:
-        return equal(self, other) if isinstance(other, (Symbol, int, float)) else NotImplemented
+        return equal(self, other) if is_number(other) else NotImplemented
 
     def __ne__(self, other: object) -> Any:
-        return unequal(self, other) if isinstance(other, (Symbol, int, float)) else NotImplemented
+        return unequal(self, other) if is_number(other) else NotImplemented
 
     __hash__ = refused(KEY)
     __bool__ = refused(BRANCH)
     __index__ = refused(INDEX)
-    __float__ = __int__ = __complex__ = refused(NUMBER)
+    __float__ = __int__ = __complex__ = __reduce_ex__ = is_integer = as_integer_ratio = hex = refused(NUMBER)
     __round__ = __trunc__ = __floor__ = __ceil__ = refused(ROUND)
     __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __divmod__ = __rdivmod__ = refused(REMAINDER)
+    __lshift__ = __rlshift__ = __rshift__ = __rrshift__ = refused(REMAINDER)
     __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __invert__ = refused(LOGIC)
     log1p = expm1 = log2 = log10 = exp2 = cbrt = rint = hypot = tan = sinh = cosh = refused(UNKNOWN)
     arcsin = arccos = arctan = arctan2 = arcsinh = arccosh = arctanh = refused(UNKNOWN)  # of numpy, as the above
 
     def __format__(self, how: str) -> str:
         return self.tape.refuse(FORMAT) if how else repr(self)
+
+    @property
+    def real(self) -> Symbol:
+        return self
+
+    @property
+    def imag(self) -> float:
+        return 0.0
 
     def __deepcopy__(self, _: Any) -> Symbol:
         return self  # a copy of its tape would be another tape

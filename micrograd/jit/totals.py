@@ -7,17 +7,19 @@ their lanes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from micrograd.jit.expressions import Expressions
 from micrograd.jit.groups import Group
-from micrograd.jit.nests import AffineMap, Apply, Domain, Sum
+from micrograd.jit.nests import NOTHING, AffineMap, Apply, Domain, Sum
 from micrograd.jit.writer import Bounds, Coordinate, Lanes, Point, Typed
 
 # What adds a term to a reduction, and what reduces the lanes of a vector, in any order.
 COMBINED = {"add": "arith.addf", "maximum": "arith.maximumf", "minimum": "arith.minimumf"}
 ACROSS = {"add": ("add", " fastmath<reassoc>"), "maximum": ("maximumf", ""), "minimum": ("minimumf", "")}
+NEUTRAL = {"add": NOTHING, "maximum": -math.inf, "minimum": math.inf}
 PRODUCTS = ("mul", "neg")
 
 
@@ -168,7 +170,9 @@ class Totals(Expressions):
             t = f"vector<{group.width}x{self.element}>"
             if lanes is None:
                 kind, any_order = ACROSS[reduction.op]
-                result = self.add(f"vector.reduction <{kind}>, {vectors[0]}{any_order} : {t} into {self.element}")
+                first = self.constant(NEUTRAL[reduction.op], self.element)  # else a sum would begin with 0.0
+                parts = f"{vectors[0]}, {first}{any_order}"
+                result = self.add(f"vector.reduction <{kind}>, {parts} : {t} into {self.element}")
             else:
                 zero = self.constant(0.0, t)
                 result = self.tree([*vectors, *[zero] * (group.width - count)], reduction, group.width)

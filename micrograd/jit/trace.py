@@ -16,8 +16,10 @@ import ctypes
 import gc
 import operator
 import os
+import signal
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -154,8 +156,8 @@ def trace_function(
             return one_run(batch, function, keys, inputs, dtype, number, fast, arrays)
         except Exception as error:
             less = batch.less() if isinstance(error, TraceError) else None
-            if less is None and first is None:
-                raise
+            if less is None and (first is None or not isinstance(error, TraceError)):
+                raise  # without jit, the function would raise this too
             first = first or error
             if less is None:
                 raise first from first.__cause__
@@ -270,7 +272,7 @@ def kind_of(result: Any) -> str:
     """Whether a trace returned one number, a list of numbers, or something else."""
     if isinstance(result, (Value, Symbol)):
         return "number"
-    if isinstance(result, list) and all(isinstance(y, Value) for y in result):
+    if type(result) is list and all(isinstance(y, Value) for y in result):
         return "list"
     return "other"
 
@@ -327,6 +329,7 @@ class Session:
             for name in ("data", "grad"):
                 new.append((owner, name, slot_property(self.tape, self.outside, self.kind, self.tracer, owner, name)))
         self.values = Replaced(new)
+        self.handlers: list[tuple[int, Any, Any]] = []  # signals, with their handlers and what stands in their place
         self.hooks = Replaced(
             [
                 (func, "tracing_vmap", over_rows(batch, self.tracer)),
@@ -343,11 +346,29 @@ class Session:
         gc.disable()  # a trace makes objects by the hundred thousand, and none of them is garbage
         self.hooks.replace()
         self.values.replace()
+        if threading.current_thread() is threading.main_thread():  # the only one that handlers run in
+            self.replace_handlers()
+
+    def replace_handlers(self) -> None:
+        """Let signal handlers, which may run at any moment of a trace, see and do what they would without one."""
+        for number in range(1, signal.NSIG):
+            handler = signal.getsignal(number)
+            if callable(handler) and handler is not signal.default_int_handler:
+                self.handlers.append((number, handler, untraced(handler, self.tape, self.tracer, self.thread)))
+                signal.signal(number, self.handlers[-1][2])
+
+    def restore_handlers(self) -> None:
+        while self.handlers:
+            number, handler, replacement = self.handlers[-1]
+            if signal.getsignal(number) is replacement:
+                signal.signal(number, handler)
+            self.handlers.pop()
 
     def restore_values(self) -> None:
         """Let Values be what they were, and the tape take no more rows."""
         self.values.restore()
         self.hooks.restore()
+        self.restore_handlers()
         self.tracer[0] = NOBODY
         self.tape.close()
         self.outside.end()
@@ -362,6 +383,28 @@ class Session:
         if current is self:
             current = self.within
         self.frame = None  # it refers to this session
+
+
+def untraced(function: Callable[..., Any], tape: Tape, tracer: list[int], thread: int) -> Callable[..., Any]:
+    """The function, during which this thread does not trace."""
+
+    def resume() -> None:
+        if not tape.closed:
+            tracer[0] = turn.value = thread
+
+    def run(*args: Any) -> Any:
+        if tape.closed or tracer[0] != thread:
+            return function(*args)
+        try:
+            try:
+                tracer[0], turn.value = NOBODY, 0
+                return function(*args)
+            finally:
+                resume()
+        finally:
+            resume()  # again, for an interrupt may have stopped the first
+
+    return run
 
 
 def over_rows(batch: Batch, tracer: list[int]) -> Callable[..., Any]:
@@ -415,6 +458,24 @@ def is_original(name: str) -> bool:
     return method is ENGINE[name] or getattr(method, "__module__", None) in (short.__name__, sweep.__name__)
 
 
+FINALIZER = (
+    "a finalizer that runs while a function is compiled sets a Value to a number that the function calculates: it runs "
+    "once, not at every call; set the Value in the function itself"
+)
+FINALIZE = weakref.finalize.__call__.__code__
+
+
+def in_finalizer(frame: FrameType | None) -> bool:
+    """Whether a frame, or one of the two below it on the stack, is that of `__del__` or of a `weakref.finalize`."""
+    for _ in range(3):
+        if frame is None:
+            return False
+        if frame.f_code.co_name == "__del__" or frame.f_code is FINALIZE:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def slot_property(tape: Tape, outside: Outside, kind: Any, tracer: list[int], owner: type, name: str) -> property:
     """What replaces the `data` or the `grad` of a class of Values from outside.
 
@@ -439,6 +500,11 @@ def slot_property(tape: Tape, outside: Outside, kind: Any, tracer: list[int], ow
         if ident() != tracer[0]:
             original.__set__(v, x)
         elif is_outside(v):
+            if in_finalizer(sys._getframe(1)):
+                if type(x) is Symbol:
+                    tape.refuse(FINALIZER)
+                original.__set__(v, x)
+                return
             outside.set(v, name, tape.index_of(x))
         elif name == "data" and type(v) is Value and is_outside(v) is None:
             v.__class__ = kind

@@ -8,10 +8,15 @@ gets what it stands for, with a symbol for each number.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from micrograd import func
+from micrograd.jit.array_rows import SHAPES
+from micrograd.jit.tape import NUMBER
 
 if TYPE_CHECKING:
     from micrograd.jit.rows import Axis, Batch
@@ -68,6 +73,11 @@ class Unseen:
     def leaf(self) -> int:
         return self.origin.leaf
 
+    @property
+    def extents(self) -> tuple[int, ...]:
+        """The shape, without a note that somebody knows it."""
+        return self.dimensions
+
     def row(self, axis: Axis, d: int) -> Any:
         """A row of it, along its dimension d; a symbol if that is a number."""
         mapped = *self.mapped, (self.own[d], axis)
@@ -104,10 +114,25 @@ def through(name: str) -> Callable[..., Any]:
     """The method of what an unseen argument stands for."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if args and func.is_rows(args[0]):
+            return NotImplemented  # these know how to take an array of as many rows
         whole, *others = (x.whole() if isinstance(x, Unseen) else x for x in (self, *args))
         if whole is self:
             return getattr(list, name)(self, *others, **kwargs)
         return getattr(whole, name)(*others, **kwargs)
+
+    method.__name__ = name
+    return method
+
+
+def in_place(name: str) -> Callable[..., Any]:
+    """The operator that changes an array, for all who know it."""
+
+    def method(self: Any, other: Any) -> Any:
+        if func.is_rows(other):
+            self.batch.tape.refuse(SHAPES)
+        getattr(self.whole(), name)(other.whole() if isinstance(other, Unseen) else other)
+        return self
 
     method.__name__ = name
     return method
@@ -138,13 +163,34 @@ class ArrayArgument(Unseen):
             raise AttributeError(name)
         return getattr(self.whole(), name)
 
-    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """The array with a symbol for each number; a change of it is one of this argument, unless it is a copy."""
         import numpy as np
 
-        return np.array(self.whole(), *args, **{name: x for name, x in kwargs.items() if name != "copy"})
+        return np.array(self.whole(), dtype) if copy else np.asarray(self.whole(), dtype)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if any(map(func.is_rows, inputs)):
+            return NotImplemented
         return getattr(ufunc, method)(*(x.whole() if isinstance(x, Unseen) else x for x in inputs), **kwargs)
+
+    def __copy__(self) -> Any:
+        return self.whole().copy()
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return copy.deepcopy(self.whole(), memo)
+
+    def __reduce_ex__(self, _: Any) -> Any:
+        return self.batch.tape.refuse(NUMBER)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """What `isinstance` finds without jit."""
+        import numpy as np
+
+        return np.ndarray
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"an array of shape {self.dimensions}"
@@ -170,14 +216,30 @@ class ListArgument(Unseen, list):  # type: ignore[type-arg]
         whole = list.copy(self.whole())
         return np.array(whole, *args, **{name: x for name, x in kwargs.items() if name != "copy"})
 
+    def __radd__(self, other: Any) -> Any:
+        return other + list.copy(self.whole()) if isinstance(other, list) else NotImplemented
+
+    def __copy__(self) -> Any:
+        return list.copy(self.whole())
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return copy.deepcopy(list.copy(self.whole()), memo)
+
+    def __reduce_ex__(self, _: Any) -> Any:
+        return self.batch.tape.refuse(NUMBER)
+
     __hash__ = None
 
 
 OF_ARRAYS = (
     *("__getitem__", "__setitem__", "__iter__", "__contains__", "__add__", "__radd__", "__sub__", "__rsub__"),
     *("__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__pow__", "__rpow__", "__matmul__", "__rmatmul__"),
-    *("__neg__", "__abs__", "__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__", "__bool__"),
+    *("__neg__", "__pos__", "__abs__", "__lt__", "__le__", "__gt__", "__ge__", "__eq__", "__ne__", "__bool__"),
+    *("__floordiv__", "__rfloordiv__", "__mod__", "__rmod__", "__divmod__", "__rdivmod__", "__invert__"),
+    *("__and__", "__rand__", "__or__", "__ror__", "__xor__", "__rxor__", "__lshift__", "__rlshift__"),
+    *("__rshift__", "__rrshift__", "__float__", "__int__", "__index__", "__complex__"),
 )
+IN_PLACE = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift")
 OF_LISTS = (
     *("__getitem__", "__setitem__", "__delitem__", "__iter__", "__reversed__", "__contains__", "__add__", "__iadd__"),
     *("__mul__", "__rmul__", "__imul__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__repr__"),
@@ -185,5 +247,7 @@ OF_LISTS = (
 )
 for _name in OF_ARRAYS:
     setattr(ArrayArgument, _name, through(_name))
+for _name in IN_PLACE:
+    setattr(ArrayArgument, f"__i{_name}__", in_place(f"__i{_name}__"))
 for _name in OF_LISTS:
     setattr(ListArgument, _name, through(_name))

@@ -22,6 +22,10 @@ OPERATION: Any = Value.__dict__["_op"]
 patched_classes: list[type] = [Value]  # those of Values from outside, whose data and grad are replaced for a trace
 
 FRESH = -1  # or less, in the place of the row of a gradient: none has come yet, it is the number 0
+EQUALITY = (
+    "== and != of Values compare which Values they are, not their numbers, and a derivative may be one or a number: "
+    "write a <= b and a >= b, or compare the data"
+)
 ENDED = "a traced number is used after its trace was over; return it instead"
 
 
@@ -51,8 +55,9 @@ class Traced(Value):
 
     @property
     def grad(self) -> Any:
+        """What the engine has added to 0: the sweep leaves the 0 out, which shows where a gradient is -0.0."""
         tape = self._open_tape()
-        return Symbol(tape, self._slope) if self._slope >= 0 else 0
+        return 0 + Symbol(tape, self._slope) if self._slope >= 0 else 0
 
     @grad.setter
     def grad(self, x: Any) -> None:
@@ -95,18 +100,25 @@ class Traced(Value):
     def _b(self, operand: Any) -> None:
         self._second = operand
 
+    is_result = False  # whether a derivative returned it, which without jit may be a number
+
     __hash__ = Value.__hash__
 
     def __eq__(self, other: object) -> Any:
         """Identity, as of all Values; but within a derivative a number that the function got may be one of these."""
-        if differentiating() and isinstance(other, (int, float, Symbol)):
-            return self.data == other
-        return self is other
+        return self.data == other if self._compares_with(other) else self is other
 
     def __ne__(self, other: object) -> Any:
-        if differentiating() and isinstance(other, (int, float, Symbol)):
-            return self.data != other
-        return self is not other
+        return self.data != other if self._compares_with(other) else self is not other
+
+    def _compares_with(self, other: object) -> bool:
+        """Whether it is compared as a number; refused where that depends on whether it is one without jit."""
+        is_number = isinstance(other, (int, float, Symbol))
+        if differentiating():
+            return is_number
+        if self.is_result and (is_number or getattr(other, "is_result", False)) and self is not other:
+            self._open_tape().refuse(EQUALITY)
+        return False
 
     def __float__(self) -> float:
         return float(self.data)  # a Symbol, which refuses and names the line

@@ -56,10 +56,9 @@ from micrograd.jit.nests import (
     span,
 )
 from micrograd.jit.sequential import accesses, nest_accesses, sums
-from micrograd.jit.tape import ROW_SUM, ROW_SUM_INNER, ROW_SUM_OUTER
+from micrograd.jit.tape import ROW_SUMS
 
 MOST_POINTS = 1024  # of a nest that are written one by one where it goes from one section to another
-ROW_SUMS = {ROW_SUM: None, ROW_SUM_OUTER: 0, ROW_SUM_INNER: 1}  # the dimension that each is over; None: all there are
 
 
 @dataclass(frozen=True)
@@ -265,7 +264,7 @@ class Widener:
             self.arrays[terms.array] = Array(terms.array, "temporary", whole.size)
             return [
                 Nest(whole, terms, self.expression(body, outer)),
-                Nest(domain, self.within(destination, over), Sum(Domain(rows), terms)),
+                Nest(domain, self.within(destination, over), Sum(Domain(rows), terms, from_zero=True)),
             ]
 
     def domain(self, domain: Domain, dims: Sequence[int], outer: int) -> Domain:
@@ -285,17 +284,13 @@ class Widener:
             if contains_sum(x.body):
                 raise NestedSumError
             mask = wider_mask(x.domain, outer, len(self.order))
-            return Sum(Domain((*rows, *x.domain.extents), mask), self.expression(x.body, outer))
+            return Sum(Domain((*rows, *x.domain.extents), mask), self.expression(x.body, outer), from_zero=True)
         if isinstance(x, Apply) and x.op in ("add", "sub", "neg") and contains_sum(x):
-            return Apply(x.op, tuple(self.summed(operand, outer, rows) for operand in x.operands))
-        if isinstance(x, Apply) and x.op == "mul" and contains_sum(x):
-            a, b = x.operands
-            if isinstance(a, Constant):
-                return Apply("mul", (a, self.summed(b, outer, rows)))
-            raise NestedSumError
+            operands = tuple(self.summed(operand, outer, rows) for operand in x.operands)
+            return Apply("sub", (Constant(0.0), *operands)) if x.op == "neg" else Apply(x.op, operands)
         if contains_sum(x):
             raise NestedSumError
-        return Sum(Domain(rows), self.expression(x, outer))
+        return Sum(Domain(rows), self.expression(x, outer), from_zero=True)
 
     def expression(self, x: Expression, outer: int) -> Expression:
         """The expression with dimensions for the rows behind the first `outer` ones."""
@@ -303,7 +298,7 @@ class Widener:
             return self.constant(x) or self.access(x, outer)
         if isinstance(x, Sum):
             domain = Domain(x.domain.extents, wider_mask(x.domain, outer, len(self.order)))
-            return Sum(domain, self.expression(x.body, outer), x.op)
+            return replace(x, domain=domain, body=self.expression(x.body, outer))
         if isinstance(x, Apply):
             return Apply(x.op, tuple(self.expression(operand, outer) for operand in x.operands))
         return x

@@ -237,8 +237,8 @@ class Typed:
         of = f"{self.truth}, " if self.truth != "i1" else ""
         return self.add(f"arith.select {condition}, {a}, {b} : {of}{self.t}")
 
-    def chosen(self, found: str, x: str, each: bool) -> str:
-        """x, or 0; for each lane by a truth of its own, or for all by one."""
+    def chosen(self, found: str, x: str, zero: float, each: bool) -> str:
+        """x, or this zero; for each lane by a truth of its own, or for all by one."""
         if each:
-            return self.select(found, x, self.constant(0.0))
-        return self.add(f"arith.select {found}, {x}, {self.constant(0.0)} : {self.t}")
+            return self.select(found, x, self.constant(zero))
+        return self.add(f"arith.select {found}, {x}, {self.constant(zero)} : {self.t}")

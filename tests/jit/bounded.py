@@ -103,13 +103,15 @@ def exact(x):
     return abs(x) < 1024 and x * 16 == int(x * 16)
 
 
-def lifted(function):
-    """The function on Bounded numbers, of plain ones too; of a Value it leaves the Value to answer."""
+def lifted(function, kind=None):
+    """The function on Bounded numbers, of plain ones too, as this kind; of a Value it leaves the Value to answer. In a
+    sum the int 0 is as good as 0.0."""
+    kind = kind or (lambda x: x)
 
     def apply(*operands):
         if any(isinstance(x, Value) for x in operands):
             return NotImplemented
-        return function(*[x if isinstance(x, Bounded) else Bounded(x) for x in operands])
+        return function(*[x if isinstance(x, Bounded) else Bounded(kind(x)) for x in operands])
 
     return apply
 
@@ -125,7 +127,14 @@ def add(a, b, of=operator.add):
         return Bounded(y, math.inf if finite(a, b) else error)
     if a.number and b.number and not (exact(a.number) and exact(b.number)):
         error += abs(a.number) + abs(b.number)
-    return Bounded(y, error, signed=False)
+    b_sign = b.number if of is operator.add else -b.number
+    certain = a.signed and b.signed or any(x.signed and sign == 1 for x, sign in signs(a, a.number, b, b_sign))
+    return Bounded(y, error, signed=bool(a.number or b.number or certain))
+
+
+def signs(a, a_number, b, b_number):
+    """Two numbers with the signs that they have as terms of a sum."""
+    return (a, math.copysign(1, a_number)), (b, math.copysign(1, b_number))
 
 
 def sub(a, b):
@@ -146,6 +155,8 @@ def mul(a, b):
     error += UNIT * a.error * b.error
     if not (exact(a.number) and exact(b.number)):
         error += abs(y)
+    if y == 0 and a.number and b.number:  # which, rounded as one with a sum, may be no zero
+        error = max(error, SMALLEST / UNIT)
     return Bounded(y, error, signed)
 
 
@@ -230,8 +241,7 @@ def extremum(function):
         y = function(a.number, b.number)
         if any(x.number != x.number and x.error == 0 for x in (a, b)):
             return Bounded(y, 0.0)
-        zeros = a.number == b.number == 0 and math.copysign(1, a.number) != math.copysign(1, b.number)
-        return Bounded(y, max(a.error, b.error), a.signed and b.signed and not zeros)  # of zeros, who is larger?
+        return Bounded(y, max(a.error, b.error), a.signed and b.signed)
 
     return apply
 
@@ -264,18 +274,7 @@ def whole(i, length):
 
 
 def take(rows, i):
-    return without_sign(rows[whole(i, len(rows))])
-
-
-def without_sign(x):
-    """What compiled code makes of a number by adding zeros: of -0.0 it may make 0.0."""
-    if isinstance(x, (list, tuple)):
-        return type(x)(map(without_sign, x))
-    if getattr(x, "ndim", 0):
-        copy = x.copy()
-        copy[:] = [without_sign(part) for part in x]
-        return copy
-    return Bounded(x.number, x.error, signed=False, truth=x.truth) if isinstance(x, Bounded) else x
+    return rows[whole(i, len(rows))]
 
 
 def put(rows, i, x):
@@ -284,8 +283,10 @@ def put(rows, i, x):
 
 Bounded.take, Bounded.put = take, put
 for name, function in {"add": add, "sub": sub, "mul": mul, "truediv": div, "pow": power}.items():
-    setattr(Bounded, f"__{name}__", lifted(function))
-    setattr(Bounded, f"__r{name}__", lifted(lambda a, b, f=function: f(b, a)))
+    setattr(Bounded, f"__{name}__", lifted(function, float if function in (add, sub) else None))
+    setattr(
+        Bounded, f"__r{name}__", lifted(lambda a, b, f=function: f(b, a), float if function in (add, sub) else None)
+    )
 for name in ("lt", "le", "gt", "ge", "eq", "ne"):
     setattr(Bounded, f"__{name}__", lifted(comparison(getattr(operator, name))))
 for name in ("sqrt", "exp", "log", "tanh", "sigmoid", "softplus", "erf"):

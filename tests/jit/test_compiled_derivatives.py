@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from alike import alike, in_numbers
 from expressions import ARITY, cube, run, tame_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -389,3 +390,135 @@ def test_a_backward_of_ones_own_gives_the_first_derivative():
     assert f64(grad(lambda x: cube(x * 2)))(2.0) == 96.0
     with pytest.raises(NotImplementedError, match="numbers, of 'cube'"):
         f64(grad(grad(cube)))(2.0)
+
+
+V = Value(1.5)
+
+
+def residuals(w, X):
+    return vmap(lambda x: ops.exp(w[0] * x[0]) * V - w[1] * x[1])(X)
+
+
+def centred(w, X):
+    z = residuals(w, X)
+    mean = ops.mean(z)
+    return vmap(lambda z: z - mean)(z)
+
+
+OF_W_AND_ROWS = {
+    "a number of each row": residuals,
+    "parameters in a dict": lambda w, X: residuals([w["a"], w["b"][0]], X),
+    "several numbers": lambda w, X: vmap(lambda x: [ops.exp(w[0] * x[0]), w[0], x[1], 2.0])(X),
+    "arrays": lambda w, X: vmap(lambda x: np.array([[w[0] * x[0], w[1]], [x[0], w[0]]]))(X),
+    "a structure": lambda w, X: vmap(lambda x: (w[0] * x[0], {"a": [w[1] * w[1]]}))(X),
+    "rows that need the mean of all": centred,
+    "more parameters than results": lambda w, X: vmap(lambda x: sum(w[0] * x[k % 2] * w[1] ** k for k in range(5)))(X),
+    "pairs of rows": lambda w, X: vmap(lambda x: vmap(lambda y: ops.exp(-w[0] * (x[0] - y[0]) ** 2) * w[1])(X))(X),
+    "rows of rows": lambda w, X: vmap(lambda x: vmap(lambda e: e * w[0] + w[1] ** 2)(x))(X),
+    "rows and their sum": lambda w, X: [residuals(w, X), ops.sum(residuals(w, X)), w[0]],
+}
+DERIVATIVES = {
+    "jacobian": lambda f, w, X: jacobian(lambda w: f(w, X))(w),
+    "jacobian of the function itself": lambda f, w, X: jacobian(f)(w, X),
+    "second jacobian": lambda f, w, X: jacobian(jacobian(lambda w: f(w, X)))(w),
+    "jvp": lambda f, w, X: jvp(lambda w: f(w, X), (w,), (w,)),
+    "vjp": lambda f, w, X: pulled_back(lambda w: f(w, X), w),
+}
+
+
+def pulled_back(f, w):
+    y, pullback = vjp(f, w)
+    return y, pullback(y)
+
+
+def rows_of_two(rows):
+    return np.random.default_rng(rows).uniform(-1, 1, (rows, 2))
+
+
+@pytest.mark.parametrize(
+    ("derivative", "of_arrays"), [("jacobian", False), *((x, True) for x in DERIVATIVES), ("second jacobian", False)]
+)
+@pytest.mark.parametrize("name", OF_W_AND_ROWS)
+def test_derivatives_of_rows_by_what_they_share_are_those_without_jit(name, derivative, of_arrays):
+    if derivative == "second jacobian" and name in ("a structure", "rows and their sum", "pairs of rows"):
+        return  # nothing new, at greater length
+    w = {"a": 0.3, "b": [0.7]} if "dict" in name else np.array([0.3, 0.7]) if of_arrays else [0.3, 0.7]
+    f, of = OF_W_AND_ROWS[name], DERIVATIVES[derivative]
+    run = lambda w, X: of(f, w, X)  # noqa: E731
+    compiled = f64(run)
+    for rows in (3, 70):
+        X = rows_of_two(rows) if of_arrays else rows_of_two(rows).tolist()
+        expected = in_numbers(run(w, X))
+        assert alike(expected, compiled(w, X)), (expected, compiled(w, X))
+    assert len(compiled._programs) == 1
+
+
+COTANGENTS = {
+    "an argument": lambda w, X, c: vjp(lambda w: residuals(w, X), w)[1](c),
+    "by the rows": lambda w, X, c: vjp(lambda X: residuals(w, X), X)[1](c),
+    "what another vmap returned": lambda w, X, c: vjp(lambda w: residuals(w, X), w)[1](vmap(lambda c: c * c)(c)),
+    "in a structure": lambda w, X, c: vjp(lambda w: {"a": (residuals(w, X), w[0])}, w)[1]({"a": (c, 2.0)}),
+    "tangents of rows": lambda w, X, c: jvp(lambda r: vmap(ops.sin)(r), (residuals(w, X),), (c,)),
+    "the gradient by rows": lambda w, X, c: grad(lambda r: ops.sum(vmap(lambda r, c: r * r * c)(r, c)))(
+        residuals(w, X)
+    ),
+    "a jacobian in every row": lambda w, X, c: vmap(
+        lambda x, c: jacobian(lambda w: vmap(lambda e: e * w[0] * c + w[1] ** 2)(x))(w)
+    )(X, c),
+    "the gradient of a jacobian": lambda w, X, c: grad(
+        lambda w: ops.sum(vmap(lambda j, c: j[0] * j[1] * c)(jacobian(lambda w: residuals(w, X))(w), c))
+    )(w),
+}
+
+
+@pytest.mark.parametrize("name", COTANGENTS)
+def test_gradients_of_rows_may_come_from_anywhere(name):
+    f, compiled = COTANGENTS[name], f64(COTANGENTS[name])
+    for rows in (4, 1, 70):
+        X, c = rows_of_two(rows), rows_of_two(rows)[:, 0] + 2
+        for rows_given in ((X, c), (X.tolist(), c.tolist()), (X, c.tolist())):
+            assert alike(in_numbers(f([0.3, 0.7], *rows_given)), compiled([0.3, 0.7], *rows_given))
+
+
+def test_a_jacobian_with_a_column_for_each_row_is_refused():
+    for of, f in ((jacobian, vmap(ops.sin)), (hessian, lambda r: ops.sum(vmap(ops.sin)(r)))):
+        with pytest.raises(TypeError, match=r"a column for each row.*vmap\(grad"):
+            f64(lambda w, X, of=of, f=f: of(f)(residuals(w, X)))([0.3, 0.7], rows_of_two(3))
+
+
+@pytest.mark.parametrize("cotangents", [1.0, [1.0, 2.0], [[1.0], [2.0], [3.0]]])
+def test_cotangents_of_another_structure_are_an_error_that_says_so(cotangents):
+    for wrap in (lambda f: f, f64):
+        with pytest.raises((ValueError, TypeError), match="cotangents"):
+            wrap(lambda w, X: vjp(lambda w: residuals(w, X), w)[1](cotangents))([0.3, 0.7], rows_of_two(3))
+
+
+def levenberg_marquardt(w, damping, X, Y):
+    """A step for y = w[0] * exp(w[1] * x): the new w, and the sum of squares before it."""
+
+    def error(w):
+        return vmap(lambda x, y: w[0] * ops.exp(w[1] * x) - y)(X, Y)
+
+    e, J = error(w), jacobian(error)(w)
+    a, b, d = (ops.sum(vmap(lambda j, i=i, k=k: j[i] * j[k])(J)) for i, k in ((0, 0), (0, 1), (1, 1)))
+    g, h = (ops.sum(vmap(lambda j, e, i=i: j[i] * e)(J, e)) for i in (0, 1))
+    a, d = a * (1 + damping), d * (1 + damping)
+    determinant = a * d - b * b
+    return [w[0] - (d * g - b * h) / determinant, w[1] - (a * h - b * g) / determinant], ops.sum(
+        vmap(lambda e: e * e)(e)
+    )
+
+
+def test_levenberg_marquardt_finds_an_exponential():
+    step = f64(levenberg_marquardt)
+    for rows in (20, 500):
+        X = np.linspace(0, 1, rows)
+        Y = 2.5 * np.exp(-1.3 * X)
+        w = [1.0, 0.0]
+        first = levenberg_marquardt(w, 1e-3, X, Y)
+        assert alike(in_numbers(first), step(w, 1e-3, X, Y))
+        for _ in range(20):
+            w, loss = step(w, 1e-3, X, Y)
+        assert w == pytest.approx([2.5, -1.3], rel=1e-9)
+        assert loss < 1e-20
+    assert len(step._programs) == 1

@@ -90,25 +90,25 @@ def scatter_of(body):
 
 def test_a_sum_over_all_places_of_an_index_is_a_gather():
     found = text_of(gather_of(select(at("x", 3, 0, 0), at("c", 0, 0, 1), at("w", 0, 0, 1))))
-    assert found == [f"y[i<{N}] = gather_{{r<{N}}} where(x[3] == c[r], w[r], 0)"]
+    assert found == [f"y[i<{N}] = 0 + gather_{{r<{N}}} where(x[3] == c[r], w[r], -0)"]
 
 
 def test_so_it_is_with_the_sides_of_the_comparison_changed():
     hot = Apply("eq", (at("c", 0, 0, 1), at("x", 3, 0, 0)))
     found = text_of(gather_of(Apply("where", (hot, at("w", 0, 0, 1), Constant(0.0)))))
-    assert found == [f"y[i<{N}] = gather_{{r<{N}}} where(x[3] == c[r], w[r], 0)"]
+    assert found == [f"y[i<{N}] = 0 + gather_{{r<{N}}} where(x[3] == c[r], w[r], -0)"]
 
 
 def test_what_else_is_summed_is_summed():
     one = select(at("x", 3, 0, 0), at("c", 0, 0, 1), at("w", 0, 0, 1))
     found = text_of(gather_of(Apply("sub", (at("w", 0, 0, 1), one))))
-    assert found == [f"y[i<{N}] = sum_{{r<{N}}} w[r] - (gather_{{r<{N}}} where(x[3] == c[r], w[r], 0))"]
+    assert found == [f"y[i<{N}] = sum_{{r<{N}}} w[r] - (gather_{{r<{N}}} where(x[3] == c[r], w[r], -0))"]
 
 
 def test_a_sum_over_indices_and_places_is_one_over_indices():
     body = Sum(Domain((N, 8)), select(at("x", 0, 0, 0, 1), at("c", 0, 0, 1, 0), at("w", 0, 0, 1, 0)))
     found = text_of(scatter_of(body))
-    assert found == [f"y[i<{N}] = sum_{{r<8}} (gather_{{s<{N}}} where(x[r] == c[s], w[s], 0))"]
+    assert found == [f"y[i<{N}] = sum_{{r<8}} (gather_{{s<{N}}} where(x[r] == c[s], w[s], -0))"]
 
 
 def test_places_of_which_each_has_a_sum_over_indices_are_a_scatter():
@@ -149,7 +149,7 @@ def test_comparisons_that_are_kept_are_looked_through():
     compare = Nest(Domain((8, N)), at("v", 0, N, 1), Apply("eq", (at("x", 0, 1, 0), at("c", 0, 0, 1))))
     term = Apply("where", (at("v", 3 * N, 0, 1), at("w", 0, 0, 1), Constant(0.0)))
     found = text_of(program(compare, Nest(Domain((N,)), at("y", 0, 1), Sum(Domain((N,)), term)), v=8 * N))
-    assert found == [f"y[i<{N}] = gather_{{r<{N}}} where(x[3] == c[r], w[r], 0)"]
+    assert found == [f"y[i<{N}] = 0 + gather_{{r<{N}}} where(x[3] == c[r], w[r], -0)"]
 
 
 def test_so_are_those_kept_in_a_loop():

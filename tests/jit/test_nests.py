@@ -140,7 +140,9 @@ def test_a_loop_in_a_loop():
         (Apply("where", (Apply("gt", (at("x"), Constant(0.0))), at("w"), Constant(0.0))), "where(x[0] > 0, w[0], 0)"),
         (linear([(-1.0, at("x")), (0.1, at("w"))]), "0.1*w[0] - x[0]"),
         (linear([(-2.0, at("x"))]), "-2*x[0]"),
-        (linear([]), "0"),
+        (linear([]), "-0"),
+        (linear([(1.0, at("x"))], 0.0), "0 + x[0]"),
+        (linear([(1.0, at("x"))], -0.0), "x[0]"),
         (Constant(1 / 3), "0.3333333333333333"),
     ],
 )

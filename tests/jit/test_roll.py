@@ -471,11 +471,11 @@ def test_sums_that_go_through_an_array_in_two_ways_are_two_nests_side_by_side():
     assert not index_tables(program)
 
 
-def test_terms_that_are_multiples_of_the_same_number_are_added_up():
+def test_multiples_of_the_same_number_are_added_up_if_they_have_the_same_sign():
     p = programs.Program()
     x = p.x(20)
-    tape = p.give([a + b - 3 * a + 0.5 * b - b + a for a, b in itertools.pairwise(x)])
-    assert str(roll(tape)).splitlines()[-1] == "y[i<19] = 0.5*x[i+1] - x[i]"
+    tape = p.give([a + b + 3 * a + 0.5 * b - b + a for a, b in itertools.pairwise(x)])
+    assert str(roll(tape)).splitlines()[-1] == "y[i<19] = 5*x[i] + 1.5*x[i+1] - x[i+1]"
 
 
 def random_line(rows, seed=1):
