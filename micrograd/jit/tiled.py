@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from micrograd.jit import native
-from micrograd.jit.batched import ProgramOnRows, Results, memory
+from micrograd.jit.batched import ProgramOnRows, Results, memory, store
 from micrograd.jit.chunks import PRECISION, address, buffer, end
 from micrograd.jit.lower import MachineCode, once
 from micrograd.jit.nests import Program, dense
@@ -295,8 +295,9 @@ class Left:
         array = self.array
         if self.apart:
             array = array[0]
-            for part in self.array[1:]:
-                array += part
+            with np.errstate(all="ignore"):
+                for part in self.array[1:]:
+                    array += part
         if not self.kept.axes:
             shared[self.kept.place : self.kept.place + self.kept.columns] = array
         elif self.kept.output is not None:
@@ -446,7 +447,7 @@ class TiledProgram(ProgramOnRows):
         except IndexError:
             space = Space(self)
         shared, first = space.shared, len(self.trace.live)
-        shared[first : first + len(numbers)] = numbers
+        store(numbers, shared, first)
         for place, axis in self.counts:
             shared[place] = call.counts[axis.root()]
         has_homes = self.read(shared)
