@@ -27,7 +27,7 @@ from __future__ import annotations
 import ctypes
 import numbers
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from micrograd.engine import Value
@@ -221,11 +221,13 @@ def homes(
     of every home that was left told.
     """
     with moving:
-        members = {key_of(slot): slot for slot in slots}
+        members = {(id(slot[0]), slot[1]): slot for slot in slots}  # by `key_of`, written out for speed
         found: dict[SlotKey, AnyHome] = {}
         homeless: dict[SlotKey, float] = {}
-        for key, slot in members.items():
-            content = content_of(slot)
+        get = {name: content_getter(name) for name in SLOTS}
+        put = {name: slot.__set__ for name, slot in SLOTS.items()}
+        for key, (v, name) in members.items():
+            content = get[name](v)
             if content.__class__ in KINDS:
                 found[key] = content
             elif (number := as_float(content)) is not None:
@@ -250,11 +252,20 @@ def homes(
             rooms = iter(block_of(kind, len(moved) - len(known), front))
             for key in moved:
                 home = known[key] if key in known else next(rooms)
-                if move(members[key], home):
-                    found[key] = home
+                (v, name), number = members[key], None
+                content = get[name](v)  # now and not before: another thread or a signal handler may have assigned
+                if content.__class__ is float:
+                    number = content
+                elif content is not None:
+                    number = content.value if content.__class__ in KINDS else as_float(content)
+                if number is not None:
+                    home.value = number
+                    if home.value == number or number != number:
+                        found[key] = home
+                        put[name](v, home)
         if len(found) < len(members):
             return None
-        result = [found[key_of(slot)] for slot in slots]
+        result = [found[id(v), name] for v, name in slots]
         for block in blocks_of(result):
             block.readers.update(readers)
         for block in blocks_of(found[key_of(slot)] for slot in widened):
@@ -269,26 +280,20 @@ def key_of(slot: Slot) -> SlotKey:
 
 def content_of(slot: Slot) -> Any:
     """What a slot holds: a home, a number or anything else; None if nothing."""
-    try:
-        return SLOTS[slot[1]].__get__(slot[0])
-    except AttributeError:  # deleted
-        return None
+    return content_getter(slot[1])(slot[0])
 
 
-def move(slot: Slot, home: AnyHome) -> bool:
-    """Let a slot have this home for the number that it holds, and return whether the home can hold that number.
+def content_getter(name: str) -> Callable[[Value], Any]:
+    """The function that returns the content of the slots of a name."""
+    get = SLOTS[name].__get__
 
-    The number is read here and not before, since another thread or a signal handler may assign one at any time.
-    """
-    content = content_of(slot)
-    number = content.value if content.__class__ in KINDS else as_float(content)
-    if number is None:
-        return False
-    home.value = number
-    if home.value != number and number == number:
-        return False
-    SLOTS[slot[1]].__set__(slot[0], home)
-    return True
+    def content(v: Value) -> Any:
+        try:
+            return get(v)
+        except AttributeError:  # deleted
+            return None
+
+    return content
 
 
 def give_homed_classes(values: Iterable[Value]) -> bool:
