@@ -294,6 +294,8 @@ def operator(op: str, reflected: bool = False) -> Callable[[Any, Any], Any]:
         tape, i = x.tape, x.index
         if other.__class__ is Symbol and other.tape is tape:
             j = other.index
+        elif other.__class__ is float or other.__class__ is int:
+            j = tape.index_of(other)
         elif isinstance(other, Value) or getattr(other, "ndim", None):
             return NotImplemented  # a Value or an array does it
         else:
