@@ -270,7 +270,8 @@ class Graph:
         return self.places[id(y)] if isinstance(y, Value) else -1
 
     def pull(self, seeds: Iterable[tuple[Any, Data]]) -> list[Data]:
-        """The gradients of the independent Values, from those of some results: reverse mode."""
+        """The gradients of the independent Values, from those of some results: reverse mode. They are added to 0, as
+        those of `backward`, so that none is -0.0."""
         gradients: dict[int, Data] = {}
         for y, g in seeds:
             i = self.place(y)
@@ -290,7 +291,11 @@ class Graph:
                     push(queue, -j)
                 if note is not None and j >= 0:
                     note(gradients[j], self.nodes[j])
-        return [gradients.get(i, 0.0) for i in range(self.size)]
+        totals = [0 + gradients[i] if i in gradients else 0.0 for i in range(self.size)]
+        if note is not None:
+            for i in gradients:
+                note(totals[i], self.nodes[i])
+        return totals
 
     def push(self, seeds: Mapping[int, Data]) -> dict[int, Data]:
         """The tangents of all nodes that change, by place, from those of some of the independent ones: forward mode.
@@ -335,7 +340,7 @@ class Graph:
             self.rules.update((op, rule) for op, rule in rules.items() if rule is not None)
             return [self.pull([(y, 1)]) for y in results]
         columns = [self.push({i: 1}) for i in range(self.size)]
-        return [[column.get(i, 0.0) for column in columns] for i in places]
+        return [[0 + column[i] if i in column else 0.0 for column in columns] for i in places]
 
     def _work(self, results: Sequence[int]) -> tuple[int, int]:
         """How many pullbacks it takes to differentiate all results by everything, forward and in reverse.

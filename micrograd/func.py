@@ -183,7 +183,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[A
         results = results_of(f, result)
         graph = Graph([*results, *speeds], point.numbers)
         changes = graph.push(dict(enumerate(speeds)))
-    rates = rebuilt(result, iter([changes.get(graph.place(y), 0.0) for y in results]))
+    rates = rebuilt(result, iter([0 + changes.get(graph.place(y), 0.0) for y in results]))
     return finished(result, graph), finished(rates, graph)
 
 

@@ -190,3 +190,18 @@ def formulas():
 def test_random_formulas(text):
     f = eval(f"lambda x: 1.0 * {text}", {"ops": ops})
     assert_same(f, ARGUMENTS, tolerance=1e-12)
+
+
+DERIVATIVES = {
+    "relu": (grad(lambda x: ops.relu(-x)), (1.0,)),
+    "abs": (grad(lambda x: ops.abs(x) * -1.0), (0.0,)),
+    "take": (lambda w, i, x: grad(lambda w: ops.take(w, i) * x)(w)[0], ([1.0] * 20, 0.0, -0.0)),
+    "rows": (lambda w, xs: grad(lambda w: ops.sum(vmap(lambda x: w * x)(xs)))(w), (2.0, np.array([-0.0] * 9))),
+}
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_no_derivative_is_negative_zero(name):
+    f, arguments = DERIVATIVES[name]
+    for g in (f, jit(f)):
+        assert math.copysign(1, g(*arguments)) == 1
