@@ -17,7 +17,8 @@ a `vmap` runs within, `rows` traces one row, `phases` and `widen` make it a prog
 or `batched` call; rows within rows are seen to by `passes` and `tiled`. What vmap returned calculates by `array_rows`,
 and is returned by `answers`. Each stage can be looked at: `fast.ir("tape")`, "loops", "mlir", "llvm-dialect", "llvm",
 "asm"; and `fast.explain()` sums it up. `exact` holds what differs in code that gives the same bits as plain Python, and
-`picks` is its indexing. numpy and MLIR are imported when the first thing is compiled.
+`picks` is its indexing. `captured` compares the plain Python state before and after a trace, by `places`; `leftovers`
+finds the traced numbers that outlive it. numpy and MLIR are imported when the first thing is compiled.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any, overload
 
 from micrograd.engine import Value
 from micrograd.jit import faults, native
+from micrograd.jit.captured import TraceWarning
 from micrograd.jit.compilations import Compilations, CompilationsOfModule, key_of_a_list
 from micrograd.jit.compiler import compiled
 from micrograd.jit.faults import CompilerWarning
@@ -37,7 +39,16 @@ from micrograd.jit.tape import TraceError
 from micrograd.jit.trace import trace_value, tracing
 from micrograd.nn import MLP, Layer, Module, Neuron
 
-__all__ = ["STAGES", "CompiledFunction", "CompiledModule", "CompiledValue", "CompilerWarning", "TraceError", "jit"]
+__all__ = [
+    "STAGES",
+    "CompiledFunction",
+    "CompiledModule",
+    "CompiledValue",
+    "CompilerWarning",
+    "TraceError",
+    "TraceWarning",
+    "jit",
+]
 
 
 class DefaultDtype(str):
@@ -84,9 +95,10 @@ def jit(target: Any = None, dtype: str = F32, *, static_argnames: str | Iterable
     of any number of rows: one compilation serves them all.
 
     Every Value from outside that is read is live: after `p.data` has changed the next call sees it. Every one that is
-    set has its new number when the call returns. What else the target is made of (layers, lists, Python numbers, which
-    Values stand where, random numbers) is taken as it is when it is traced. Lists, dicts and arrays among the arguments
-    are copies, of the same class: what the function sets in them, its caller does not see.
+    set has its new number when the call returns. Everything else that the target uses (layers, lists, Python numbers,
+    random numbers) is a constant, taken when the target is traced. A TraceWarning names what the function changes or
+    draws of it. Lists, dicts and arrays among the arguments are copies, of the same class: the caller does not see
+    what the function sets in them.
 
     dtype: "f32" or "f64", the type of all arithmetic.
     exact: compute the same bits as plain Python, in straight-line code of 64-bit floats, so that a difference from
@@ -96,8 +108,9 @@ def jit(target: Any = None, dtype: str = F32, *, static_argnames: str | Iterable
     Python 3.12 on, which corrects rounding errors (`ops.sum` does not); and integers among the arguments and in the
     data of Values, which are floats in compiled code.
     Errors: TypeError or ValueError for a target, an operation or a number that can't be compiled; TraceError, a
-    TypeError, names the line that does what compiled code can't, such as a branch on a number. If a stage of the
-    compiler fails, a CompilerWarning says what to report, and straight-line code takes the place of loops.
+    TypeError, names the line that does what compiled code can't, such as a branch on a number, or storing a number in a
+    list or an attribute that outlives the call. If a stage of the compiler fails, a CompilerWarning says what to
+    report, and straight-line code takes the place of loops.
     """
     if dtype not in tuple(native.C_TYPE):
         raise ValueError(f"dtype must be 'f32' or 'f64', not {dtype!r}")

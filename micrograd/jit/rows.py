@@ -371,6 +371,10 @@ class Batch:
         for name in (*names, *(f"{OF_OTHER_ROWS}{number}" for number in range(2 * len(self.twins)))):
             for table in (PULLBACKS, derivatives.TRANSPOSES, derivatives.EACH_ROW):
                 table.pop(name, None)
+        self.lifted.clear()
+        self.masks.clear()
+        for x in self.derived:
+            x.independents = []
 
     def lifting(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """The method for operands of which some are wide and some are not."""

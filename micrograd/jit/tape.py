@@ -56,6 +56,7 @@ CODE = {op: code for code, op in enumerate(OPERATIONS)}
 CONSTANT, WEIGHT, INPUT = range(3)
 ABSENT = -1  # stands for an operand that an operation does not have
 LONG = 1000  # rows: more become several functions
+ENDED = "a traced number is used after its trace was over; return it instead"
 
 
 class TraceError(TypeError):
@@ -104,6 +105,8 @@ class Tape:
         self.checks: dict[tuple[int, int], str] = {}  # rows that must be indices of so many things; whose lines say so
         self.gradients: list[tuple[int, int]] = []  # rows that add to the gradient of a Value, and the row of its data
         self.closed = False  # once its trace is over
+        self.ended = ENDED  # what is said of symbols that are used after that
+        self.kind: Any = None  # the class of the Values that its trace makes, until it is known what is left of them
         self.refusal: TraceError | None = None  # the first one, which the traced code may have caught
         self._leaves: dict[tuple[int, int], int] = {}  # the rows of inputs and weights
         self._numbers: dict[Any, int] = {}  # the rows of constants, by their number, or as `constant_row` says
@@ -142,7 +145,7 @@ class Tape:
     def row(self, code: int, a: int, b: int = ABSENT, c: int = ABSENT) -> int:
         """The number of a new row, whose operands are rows."""
         if self.closed:
-            self.refuse("a traced number is used after its trace was over; return it instead")
+            self.refuse(self.ended)
         i = len(self.codes)
         self.codes.append(code)
         self.first.append(a)

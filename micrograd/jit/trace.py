@@ -31,7 +31,8 @@ from typing import Any
 from micrograd import derivatives, func, ops
 from micrograd.engine import Value, topological
 from micrograd.interrupts import FrameLock, is_running
-from micrograd.jit import short, sweep
+from micrograd.jit import leftovers, short, sweep
+from micrograd.jit.captured import warn_of_changes
 from micrograd.jit.order import ranks
 from micrograd.jit.rows import DEEPEST, Batch
 from micrograd.jit.signature import FIRST_NUMBER, Answer, Arguments, ValueArguments, answer, largest_array
@@ -149,23 +150,34 @@ def trace_function(
     returned, or into an array that is differentiated by, such rows are written out. `deepest` is the number of vmaps,
     one within the other, of which one row is traced; all others are written out. An `exact` trace takes no shortcut.
     """
+
+    def one(run: leftovers.Run) -> Trace:
+        return one_run(run, function, keys, inputs, dtype, number, fast, arrays)
+
     deepest, fast = (0, False) if exact else (deepest, fast)
     batch, first = Batch(Tape(exact), deepest, deepest if deepest == DEEPEST else 0), None
     while True:
+        run = leftovers.Run(function, batch)
         try:
-            return one_run(batch, function, keys, inputs, dtype, number, fast, arrays)
-        except Exception as error:
+            trace = one(run)
+            break
+        except BaseException as error:
+            run.put_back()
             less = batch.less() if isinstance(error, TraceError) else None
             if less is None and (first is None or not isinstance(error, TraceError)):
                 raise  # without jit, the function would raise this too
             first = first or error
             if less is None:
                 raise first from first.__cause__
+        run.undo()
         batch = Batch(Tape(), *less)
+    run.check(one)
+    warn_of_changes(run.state, function)
+    return trace
 
 
 def one_run(
-    batch: Batch,
+    run: leftovers.Run,
     function: Callable[..., Any],
     keys: tuple[Any, Any],
     inputs: int,
@@ -174,7 +186,8 @@ def one_run(
     fast: bool,
     arrays: Sequence[Any],
 ) -> Trace:
-    """The trace of a run with what is known of rows in `batch`, which is nothing yet."""
+    """The trace of a run, of whose batch nothing is known yet."""
+    batch = run.batch
     with _turns:
         end_interrupted()
         session = Session(batch, fast)
@@ -182,7 +195,9 @@ def one_run(
         try:
             try:
                 session.begin()
-                trace = run_in(session, function, keys, inputs, dtype, number, arrays)
+                run.count()
+                trace = run_in(session, run, function, keys, inputs, dtype, number, arrays)
+                run.find()
             finally:
                 session.end()
         finally:
@@ -197,6 +212,7 @@ def one_run(
 
 def run_in(
     session: Session,
+    run: leftovers.Run,
     function: Callable[..., Any],
     keys: tuple[Any, Any],
     inputs: int,
@@ -218,6 +234,7 @@ def run_in(
     session.outside.new_input = lambda: batch.new_inputs(1)[0]
     numbers = iter([number(symbol) for symbol in batch.new_inputs(inputs)])
     positional, named = map(Arguments(numbers, session.outside.argument, unseen).build, keys)
+    run.begin(positional, named)
     try:
         result = function(*positional, **named)
     except Exception as error:
@@ -237,6 +254,7 @@ def run_in(
     del result  # and all that it was made of
     trace.inputs = batch.inputs
     arrange(trace, session.outside, [function, positional, named])
+    session.outside.forget()
     return trace
 
 
@@ -319,6 +337,7 @@ class Session:
         self.within, self.collects = current, gc.isenabled()
         self.outside = Outside(self.tape)
         self.kind: Any = type("Value", (Traced,), {"__slots__": (), "_tape": self.tape, "_own": {}})
+        self.tape.kind = self.kind
         methods = short.methods(self.tape, self.outside, self.kind, self.tracer)
         if is_original("_backward"):
             methods["backward"] = sweep.backward_method(self.tape, self.outside, self.kind)

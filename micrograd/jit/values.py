@@ -13,7 +13,7 @@ from typing import Any
 from micrograd.derivatives import differentiating
 from micrograd.engine import NONE, Value
 from micrograd.jit.signature import ValueArguments
-from micrograd.jit.tape import CONSTANT, WEIGHT, Symbol, Tape, TraceError, user_line
+from micrograd.jit.tape import CONSTANT, ENDED, WEIGHT, Symbol, Tape, TraceError, user_line
 
 Slot = tuple[Value, str]  # a Value from outside, and which of its numbers: "data" or "grad"
 
@@ -26,7 +26,6 @@ EQUALITY = (
     "== and != of Values compare which Values they are, not their numbers, and a derivative may be one or a number: "
     "write a <= b and a >= b, or compare the data"
 )
-ENDED = "a traced number is used after its trace was over; return it instead"
 
 
 class Traced(Value):
@@ -36,13 +35,14 @@ class Traced(Value):
 
     __slots__ = ()
     _tape: Tape | None = None
+    ended = ENDED  # what is said of them after the trace
     _own: dict[Value, Any]  # the `_backward`s that were assigned
 
     _row, _slope, _first, _second = SLOTS["data"], SLOTS["grad"], SLOTS["_a"], SLOTS["_b"]
 
     def _open_tape(self) -> Tape:
         if self._tape is None:
-            raise TraceError(f"{user_line()}: {ENDED}")
+            raise TraceError(f"{user_line()}: {self.ended}")
         return self._tape
 
     @property
@@ -211,6 +211,11 @@ class Outside:
         rows.pop(key, None)  # to come last
         self.values[key] = v
         rows[key] = i
+
+    def forget(self) -> None:
+        """Refer to no Value any more."""
+        for values in (self.values, self.arguments, self.given, *self.rows.values(), *self.weights.values()):
+            values.clear()  # type: ignore[attr-defined]
 
     def changed(self, name: str) -> dict[Any, int]:
         """The rows of the data, or gradients, that are other numbers in the end than in the beginning, by key."""

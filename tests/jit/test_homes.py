@@ -776,10 +776,9 @@ def test_other_threads_use_homes_during_a_trace():
             w.data = "gone"
             w.data = 10.0
 
-        if not read_by_other:
-            thread = threading.Thread(target=other)
-            thread.start()
-            thread.join()
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
         return w.data
 
     assert traced(3.0) == 30.0

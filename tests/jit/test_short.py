@@ -151,7 +151,8 @@ def test_other_threads_calculate_as_ever():
 
 def test_values_of_a_trace_that_is_over_are_refused_by_the_next():
     kept = []
-    trace_of(lambda x: kept.append(x[0] * 2) or x[0], 1)
+    with pytest.raises(TraceError, match="ends with the trace"):
+        trace_of(lambda x, keep=kept.append: keep(x[0] * 2) or x[0], 1)
     for use in (lambda x: x[0] * kept[0], lambda x: kept[0] * x[0], lambda x: ops.exp(kept[0]), lambda x: kept[0]):
         with pytest.raises(TraceError, match=r"\.py:\d+: .* after its trace was over"):
             trace_of(use, 1)

@@ -48,7 +48,8 @@ def test_a_value_within_can_be_assigned_to_and_copied():
 
 def test_a_value_of_a_trace_that_is_over_is_of_no_use_but_can_be_shown():
     kept = []
-    trace_of(lambda x: kept.append(x[0] * 2) or x[0], 1)
+    with pytest.raises(TraceError, match="ends with the trace"):
+        trace_of(lambda x, keep=kept.append: keep(x[0] * 2) or x[0], 1)
     y = kept[0]
     assert repr(y) == "Value(of a trace that is over)"
     uses = [lambda: y.data, lambda: y.grad, lambda: y + 1, lambda: y * y, lambda: float(y), lambda: y.backward()]
