@@ -81,19 +81,16 @@ class Noisy:
 
 @pytest.mark.parametrize("how", ["__del__", "finalize"])
 def test_what_a_finalizer_sets_is_set_once(how):
-    w, held = Value(2.0), []
+    w = Value(2.0)
 
     def action():
         w.data = 5.0
 
-    if how == "__del__":
-        held.append(Noisy(action))
-    else:
-        held.append(Noisy(lambda: None))
-        weakref.finalize(held[0], action)
-
     def function(x):
-        held.clear()
+        if how == "__del__":
+            Noisy(action)
+        else:
+            weakref.finalize(Noisy(lambda: None), action)
         return w * x
 
     compiled = jit(function, dtype="f64")
@@ -103,12 +100,11 @@ def test_what_a_finalizer_sets_is_set_once(how):
 
 
 def test_a_finalizer_that_sets_what_is_calculated_is_refused(monkeypatch):
-    w, held, ignored = Value(2.0), [], []
+    w, ignored = Value(2.0), []
     monkeypatch.setattr(sys, "unraisablehook", lambda info: ignored.append(info.exc_type))
-    held.append(Noisy(lambda: setattr(w, "data", w.data + 1)))
 
     def function(x):
-        held.clear()
+        Noisy(lambda: setattr(w, "data", w.data + 1))
         return w * x
 
     with pytest.raises(TraceError, match="finalizer"):
