@@ -393,6 +393,9 @@ class Numbers(Place):
     def path_of(self, key: Any) -> Path:
         return self.path if key is None or self.holder.ndim > 1 else (self.path, "[]", key)
 
+    def describe(self, change: Change) -> str:
+        return f"`{change.name}`, an array, changed in place" if change.key is None else super().describe(change)
+
     def undo(self, change: Change) -> None:
         import numpy as np
 

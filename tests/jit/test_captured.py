@@ -175,7 +175,7 @@ def in_an_array():
         a[1] += 1
         return x * a[1]
 
-    return step, "`a` changed"
+    return step, "`a`, an array, changed in place"
 
 
 def by_length():

@@ -717,7 +717,7 @@ def test_a_value_may_be_argument_and_captured_at_once():
 
     for _ in range(3):
         before = w.data
-        assert step(w, 2.0) == before + before + 2 * before
+        assert step(w, 2.0) == 2 * (3 * before)  # v is w, whose data has been set
         assert w.data == 3 * before
 
 

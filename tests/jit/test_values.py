@@ -31,7 +31,7 @@ def test_a_value_within_shows_symbols_and_its_operands():
 
     trace_of(go, 1)
     shown = "Value(data=Symbol(%4 = add), grad=0)"
-    assert seen == [shown, "+", 5, "", 0, "y", Symbol, "Symbol(%3 = constant)"]
+    assert seen == [shown, "+", 5, "", 0, "y", Symbol, "Symbol(%9 = add)"]
 
 
 def test_a_value_within_can_be_assigned_to_and_copied():
