@@ -70,17 +70,13 @@ class RowAnswers:
         """A function that builds `x` for one row, of an iterator over the items of `parts`, which this appends to."""
         if x is None or isinstance(x, (str, bytes, bool, int, float)):
             return lambda items: x
-        if isinstance(x, dict):
-            by_key = {key: self.builder(item, outer, parts) for key, item in x.items()}
-            return lambda items: {key: build(items) for key, build in by_key.items()}
         if func.is_rows(x):
             parts.append(self.answer(x, outer))
             return next
-        if isinstance(x, (list, tuple)) and block_of(x) is None:
-            builders = [self.builder(item, outer, parts) for item in x]
-            if isinstance(x, tuple):
-                return lambda items: func.like(x, [build(items) for build in builders])
-            return lambda items: [build(items) for build in builders]
+        if isinstance(x, dict) or isinstance(x, (list, tuple)) and block_of(x) is None:
+            builders = [self.builder(item, outer, parts) for item in (x.values() if isinstance(x, dict) else x)]
+            template = func.like(x, [None] * len(x))  # without traced numbers, which end with the trace
+            return lambda items: func.like(template, [build(items) for build in builders])
         if func.shape(x) is None:
             raise TypeError(
                 "every row must return numbers, None or text, or lists, tuples, dicts and arrays of them, to be "
