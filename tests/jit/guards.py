@@ -144,20 +144,23 @@ class Guards:
         self.pages = pages
         self.violations = []
         self.regions = []
+        self.mains = set()  # addresses of main functions with guards
         self.blocks = []  # of tables: the pointer that has the block, its address, and the gaps in it
         self.apart = False
         self.stack = ExitStack()
 
     def __enter__(self):
-        make_code, new_table, arrange = program.Code.__init__, native.Native.new_table, vector.arranged
+        compile_code, new_table, arrange = program.Code._compile, native.Native.new_table, vector.arranged
 
-        def guarded_code(code, *args, **kwargs):
+        def guarded_code(code):
             self.apart = not self.apart
-            make_code(code, *args, **kwargs)
+            compile_code(code)
             self.guard(code)
 
         def guarded_table(of, *args):
             table = new_table(of, *args)
+            if not table.alone and table.main not in self.mains:
+                self.violations.append("the entry calls a main without guards")
             self.guard_block(of, table)
             return table
 
@@ -168,7 +171,7 @@ class Guards:
             return places, size
 
         for owner, name, replacement in (
-            (program.Code, "__init__", guarded_code),
+            (program.Code, "_compile", guarded_code),
             (native.Native, "new_table", guarded_table),
             (vector, "arranged", arranged),
             (homes, "block_of", self.block_of),
@@ -210,6 +213,7 @@ class Guards:
         sizes = [size * unit for size in (x, w, y, code.temporaries, a)]
         gaps, partial = getattr(code.schedule, "gaps", ()), code.widened is not None
         main = Guarded(self, code.code.address("main"), sizes, unit, gaps, partial)
+        self.mains.add(main.address)
         unguarded = code.code.address
         code.code.address = lambda name: main.address if name == "main" else unguarded(name)
 

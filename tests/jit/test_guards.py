@@ -174,6 +174,12 @@ def test_a_write_past_the_end_of_an_array_of_loops_is_found(monkeypatch):
         f([0.01 * i for i in range(100)])
 
 
+def test_a_main_without_guards_is_found(monkeypatch):
+    monkeypatch.setattr(Guards, "guard", lambda guards, code: None)
+    with pytest.raises(AssertionError, match="the entry calls a main without guards"), Guards():
+        jit(lambda x: x * 2.0, dtype="f64")(1.0)
+
+
 def test_the_entry_is_watched_where_it_fills_its_buffers():
     with Guards() as watch:
         f = jit(lambda x: x * 2.0, dtype="f64")
