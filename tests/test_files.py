@@ -9,6 +9,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -255,13 +256,23 @@ def test_who_may_not_keep_the_group_gives_the_new_one_no_more_than_others_have(o
     assert old.read_bytes() == b"new"
 
 
+@pytest.fixture
+def public_folder():
+    """A folder in which every user may write. The folders of pytest are private, and with xdist nested deeper."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        if not all(parent.stat().st_mode & stat.S_IXOTH for parent in folder.parents):
+            pytest.skip("other users have no access to the folder of temporary files")
+        folder.chmod(0o777)
+        yield folder
+
+
 @AS_ROOT
-def test_who_may_not_keep_the_owner_keeps_the_group(old):
+def test_who_may_not_keep_the_owner_keeps_the_group(public_folder):
+    old = public_folder / "file"
+    old.write_bytes(b"old")
     os.chown(old, 0, SOME_GROUP)
     old.chmod(0o664)
-    old.parent.chmod(0o777)
-    for folder in old.parent.parents[:2]:  # those that pytest has made
-        folder.chmod(0o755)
     code = """
 os.setgroups([int(sys.argv[3])])
 os.setgid(int(sys.argv[2]))
