@@ -254,7 +254,7 @@ def check_stages(case, compiled, before, limits, after, statistics):
     leaves = Leaves()
     for a, x in zip(case.arguments, case.calls[0]):
         signature(argument_of(a, x), leaves)
-    inputs = leaves.numbers
+    inputs = leaves.numbers + [0.0] * len(trace.values.reads)  # the gradients of Values that are arguments
     weights = [before.get((id(v), name), float(getattr(v, name))) for v, name in trace.live]
     with np.errstate(all="ignore"):
         from_tape = programs.outputs_of(trace.tape, inputs, weights)
