@@ -226,7 +226,10 @@ def check_exact(case, guards):
     eager, world = case.world(), case.world()
     ways = {how: jit(world["program"], exact=True) for how in ("compiled", "again")}
     for k, how in enumerate(case.plan):
-        expected = run(eager, eager["program"], case, k, float)
+        try:
+            expected = run(eager, eager["program"], case, k, float)
+        except ArithmeticError:  # of Python's floats, where those of numpy become inf
+            return
         given = () if how in ways else (float,)
         actual = run(world, ways.get(how, world["program"]), case, k, *given)
         where = f"call {k} ({how}) exactly:"
