@@ -17,6 +17,9 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
+from itertools import accumulate, chain, repeat, starmap
+from operator import methodcaller
 from threading import get_ident
 from types import FrameType
 from typing import Any
@@ -26,10 +29,25 @@ FIRST_WAIT, LONGEST_WAIT = 1e-5, 2e-3  # seconds between two looks at a lock tha
 
 def is_running(frame: FrameType, thread: int) -> bool:
     """Whether a frame is on the stack of a thread."""
-    current = sys._getframe(1) if thread == get_ident() else sys._current_frames().get(thread)
+    if thread != get_ident():
+        return frame in stack(thread) or frame in stack(thread)  # a finalizer can let the thread run within the first
+    current: FrameType | None = sys._getframe(1)
     while current is not None and current is not frame:
         current = current.f_back
     return current is not None
+
+
+def stack(thread: int) -> list[FrameType | None]:
+    """The frames of a thread, innermost first, and None.
+
+    They are all of one moment: C code alone collects them, so that the thread can't run meanwhile. Step by step in
+    Python, the walk would end at the frame of a generator that has yielded since, as it has no `f_back` any more.
+    """
+    top = map(methodcaller("get", thread), starmap(sys._current_frames, [()]))
+    frames: list[FrameType | None] = []
+    with suppress(AttributeError):  # None, below the outermost frame, has no `f_back`
+        frames.extend(accumulate(chain(top, repeat("f_back")), getattr))
+    return frames
 
 
 class Holder:

@@ -1,6 +1,7 @@
 """Locks that an interrupt cannot leave held."""
 
 import os
+import sys
 import threading
 import time
 
@@ -8,7 +9,7 @@ import pytest
 from interrupting import interrupts
 
 from micrograd import interrupts as module
-from micrograd.interrupts import FrameLock
+from micrograd.interrupts import FrameLock, is_running
 
 ELSEWHERE = "another thread waits in vain"
 
@@ -117,3 +118,26 @@ def test_it_is_free_in_a_child_forked_while_another_thread_holds_it():
     thread.join()
     assert waited[0] == child, ELSEWHERE
     assert os.waitstatus_to_exitcode(waited[1]) == 7
+
+
+def test_a_frame_runs_while_its_thread_goes_in_and_out_of_generators():
+    frames, stop = [], []
+
+    def work():
+        frames.append(sys._getframe())
+        while not stop:
+            sum(1 for _ in range(50))
+
+    thread = threading.Thread(target=work)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        thread.start()
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            assert not frames or is_running(frames[0], thread.ident)
+    finally:
+        stop.append(True)
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert not is_running(frames[0], thread.ident)
