@@ -16,6 +16,9 @@ The numbers of Values are not among them: compiled code reads and sets those.
 The search follows what the function's code names, not all that exists: closures, globals, attributes and items, and the
 functions and classes of the same program among them. Libraries are left out. The search has a limit, so that its time
 stays below that of the trace.
+
+Other threads and signal handlers may change the same objects during the trace, and draw from the same random number
+generators. If any of them ran, only changes count that the function's code can make or see by the names it uses.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import gc
 import itertools
 import random
 import sys
+import threading
 import types
 import warnings
 from collections import deque
@@ -33,6 +37,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from micrograd.engine import Value
+from micrograd.interrupts import stack
 from micrograd.jit.places import (
     ITERATORS,
     NUMBERS,
@@ -92,6 +97,19 @@ class Uses:
             return True
         return any(self.read_in(code, path[2]) for code in self.codes)
 
+    @functools.cached_property
+    def names(self) -> set[str]:
+        """All names in the code, and the strings, which may be names for `getattr`."""
+        variables = itertools.chain.from_iterable((x.co_names, x.co_varnames, x.co_freevars) for x in self.codes)
+        strings = (x for code in self.codes for x in code.co_consts if isinstance(x, str))
+        return {*itertools.chain.from_iterable(variables), *strings}
+
+    def name(self, path: Path) -> bool:
+        """Whether the code names what has this path: of an attribute, its name; what is no attribute always counts."""
+        while path is not None and path[1] == "[]":
+            path = path[0]
+        return path is None or path[1] != "." or path[2] in self.names
+
     @staticmethod
     def read_in(code: types.CodeType, name: str) -> bool:
         steps = iter([x for x in dis.get_instructions(code) if x.opname not in ("CACHE", "PUSH_NULL")])
@@ -118,6 +136,8 @@ class State:
         self._modules: list[tuple[types.ModuleType, Path, set[str]]] = []
         self._left = {"items": MAX_ITEMS, "bytes": MAX_BYTES}
         self._has_numpy = False  # numpy.random was there at first: numpy imports it when it is used
+        self._is_shared = False  # other threads or signal handlers ran meanwhile
+        self._drawn: list[str] = []
         self._queue: deque[tuple[Any, Path]] = deque()
 
     def read(self, function: Any, positional: Iterable[Any] = (), named: Iterable[tuple[str, Any]] = ()) -> None:
@@ -126,6 +146,7 @@ class State:
         The lists, dicts and arrays among the arguments are copies that belong to the trace: they are searched, but are
         no places themselves.
         """
+        self._is_shared = other_threads_run()
         self.add_random()
         code = getattr(getattr(function, "__func__", function), "__code__", None)
         names = code.co_varnames[isinstance(function, types.MethodType) :] if code else ()
@@ -151,17 +172,42 @@ class State:
                 except Exception:  # it can't be read any more
                     continue
 
-    def drawn(self) -> list[str]:
-        """The names of the random number generators that were drawn from."""
-        names = [text(place.path) for place in self.places if isinstance(place, Draws) and any(place.changes())]
+    def is_shared(self) -> bool:
+        """Whether anything but the function can have made the changes."""
+        self._is_shared = self._is_shared or other_threads_run()
+        return self._is_shared
+
+    def end(self, interrupted: bool = False) -> None:
+        """Note the draws once the function has been run. `interrupted`: a signal handler ran meanwhile."""
+        self._is_shared |= interrupted
+        self._drawn = [text(place.path) for place in self.places if isinstance(place, Draws) and any(place.changes())]
         numpy_random = None if self._has_numpy else sys.modules.get("numpy.random")
         if numpy_random is not None and numpy_random.get_state(legacy=False)["state"]["pos"] < UNUSED:
-            names.append("numpy.random")
-        return names
+            self._drawn.append("numpy.random")
+
+    def drawn(self) -> list[str]:
+        """The names of the random number generators that the function drew from."""
+        return [name for name in self._drawn if not self.is_shared() or self.may_draw(name)]
+
+    def may_draw(self, name: str) -> bool:
+        """Whether the function's code names this generator or its functions, or what a library defines that imports
+        it."""
+        if name not in ("random", "numpy.random"):
+            return True
+        module = sys.modules[name]
+        names = Uses(self.codes).names
+        if "random" in names or not names.isdisjoint(module.__all__):
+            return True
+        contents = [place.before.values() for place in self.places if isinstance(place, (Globals, Variables))]
+        libraries = {module_of(x) for x in itertools.chain.from_iterable(contents)}
+        return any(
+            is_foreign(library) and vars(sys.modules.get(library, types)).get("random") is module
+            for library in libraries - {"numpy"}
+        )
 
     def undo_draws(self) -> None:
         for place in self.places:
-            if isinstance(place, Draws):
+            if isinstance(place, Draws) and (not self.is_shared() or self.may_draw(text(place.path))):
                 for change in place.changes():
                     change.undo()
 
@@ -340,6 +386,23 @@ def is_library_function(function: types.FunctionType) -> bool:
     return is_foreign(name)
 
 
+def module_of(x: Any) -> str:
+    """The name of a module, or of the one that defines a function or a class; "" of anything else."""
+    if isinstance(x, types.ModuleType):
+        return x.__name__
+    return str(x.__module__) if isinstance(x, (type, types.FunctionType)) else ""
+
+
+def other_threads_run() -> bool:
+    """Whether there are other threads that run Python code, besides those that this package starts."""
+    for thread in sys._current_frames():
+        if thread != threading.get_ident():
+            outermost = next((x for x in stack(thread)[::-1] if x is not None), None)
+            if outermost is None or not outermost.f_code.co_filename.startswith(PACKAGE):
+                return True
+    return False
+
+
 def is_foreign(module: str | None) -> bool:
     """Whether a module is part of a library rather than of the user's program."""
     name = str(module)
@@ -358,7 +421,10 @@ _foreign: dict[str, bool] = {}
 def warn_of_changes(state: State, function: Any) -> None:
     """Warn of the changes that compiled calls will not repeat, and of random numbers that they will not draw again."""
     uses = Uses(state.codes)
-    changed = [str(change) for change in state.changes() if change.place.matters(change, uses)]
+    changes = [change for change in state.changes() if change.place.matters(change, uses)]
+    if changes and state.is_shared():
+        changes = [change for change in changes if uses.name(change.place.path_of(change.key))]
+    changed = [str(change) for change in changes]
     if changed:
         more = f" and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
         warn(

@@ -105,6 +105,7 @@ class Tape:
         self.checks: dict[tuple[int, int], str] = {}  # rows that must be indices of so many things; whose lines say so
         self.gradients: list[tuple[int, int]] = []  # rows that add to the gradient of a Value, and the row of its data
         self.closed = False  # once its trace is over
+        self.interrupted = False  # a signal handler ran during the trace
         self.ended = ENDED  # what is said of symbols that are used after that
         self.kind: Any = None  # the class of the Values that its trace makes, until it is known what is left of them
         self.refusal: TraceError | None = None  # the first one, which the traced code may have caught

@@ -241,6 +241,7 @@ def run_in(
         if tape.refusal and error is not tape.refusal:  # what came of it tells less
             raise tape.refusal from error
         raise
+    run.state.end(tape.interrupted)
     trace.returns = kind_of(result)
     trace.answer = answer(result, place, dtype)
     return_what_is_set(trace, session.outside)
@@ -416,6 +417,7 @@ def untraced(function: Callable[..., Any], tape: Tape, tracer: list[int], thread
             return function(*args)
         try:
             try:
+                tape.interrupted = True
                 tracer[0], turn.value = NOBODY, 0
                 return function(*args)
             finally:

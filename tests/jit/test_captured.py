@@ -1,10 +1,14 @@
 """Plain Python state and random numbers: a trace that changes or draws them warns, once, and names them."""
 
+import contextlib
 import functools
 import itertools
 import random
+import signal
 import subprocess
 import sys
+import threading
+import time
 import types
 import warnings
 
@@ -390,6 +394,91 @@ print([str(w.message)[-120:] for w in caught])
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Draw them outside" in answer.stdout
+
+
+@contextlib.contextmanager
+def meanwhile(change):
+    """A thread that calls change() again and again, once at least."""
+    stop, changed = [], threading.Event()
+
+    def work():
+        while not stop:
+            change()
+            changed.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield changed
+    finally:
+        stop.append(True)
+        thread.join()
+
+
+def waiting_for(changed):
+    """A function during whose trace the other thread changes something; it names neither `random` nor `calls`."""
+
+    def step(x):
+        changed.clear()
+        assert changed.wait(10)
+        return x * 2.0
+
+    return step
+
+
+def test_random_numbers_that_another_thread_draws_are_no_warning():
+    np.random.random()
+
+    def draw():
+        random.random()
+        np.random.random()
+
+    with meanwhile(draw) as changed:
+        assert jit(waiting_for(changed), dtype="f64")(1.0) == 2.0
+
+
+@pytest.mark.parametrize(("step", "name"), DRAWS, ids=[name for _, name in DRAWS])
+def test_random_numbers_that_are_drawn_beside_another_thread_are_a_warning(step, name):
+    with meanwhile(lambda: time.sleep(0.001)), pytest.warns(TraceWarning, match=f"random numbers from {name}"):
+        jit(step, dtype="f64")(1.0)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal")
+def test_random_numbers_that_a_signal_handler_draws_are_no_warning():
+    drawn = []
+
+    def step(x):
+        signal.raise_signal(signal.SIGUSR1)
+        return x * 2.0
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: drawn.append(random.getrandbits(8)))
+    try:
+        assert jit(step, dtype="f64")(1.0) == 2.0
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(drawn) == 1
+
+
+def test_attributes_that_another_thread_sets_and_the_function_does_not_name_are_no_warning():
+    settings = types.SimpleNamespace(progress=0, scale=2.0)
+
+    def advance():
+        settings.progress += 1
+
+    with meanwhile(advance) as changed:
+        wait = waiting_for(changed)
+        assert jit(lambda x: wait(x) * settings.scale, dtype="f64")(1.0) == 4.0
+
+
+def test_attributes_that_another_thread_sets_and_the_function_reads_are_a_warning():
+    settings = types.SimpleNamespace(progress=0)
+
+    def advance():
+        settings.progress += 1
+
+    with meanwhile(advance) as changed, pytest.warns(TraceWarning, match=r"`settings.progress` changed"):
+        wait = waiting_for(changed)
+        jit(lambda x: wait(x) * settings.progress, dtype="f64")(1.0)
 
 
 def test_numbers_drawn_outside_are_handed_over_without_a_warning():
