@@ -476,9 +476,10 @@ def test_attributes_that_another_thread_sets_and_the_function_reads_are_a_warnin
     def advance():
         settings.progress += 1
 
-    with meanwhile(advance) as changed, pytest.warns(TraceWarning, match=r"`settings.progress` changed"):
+    with meanwhile(advance) as changed:
         wait = waiting_for(changed)
-        jit(lambda x: wait(x) * settings.progress, dtype="f64")(1.0)
+        with pytest.warns(TraceWarning, match=r"`settings.progress` changed"):
+            jit(lambda x: wait(x) * settings.progress, dtype="f64")(1.0)
 
 
 def test_numbers_drawn_outside_are_handed_over_without_a_warning():
