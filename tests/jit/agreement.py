@@ -21,8 +21,10 @@ import micrograd.jit
 from micrograd.engine import Value
 from micrograd.jit import STAGES, batched, chunks, jit, native
 from micrograd.jit.nests import check, interpret
+from micrograd.jit.picks import UNKNOWN
 from micrograd.jit.roll import roll
 from micrograd.jit.signature import Leaves, signature
+from micrograd.jit.tape import TraceError
 
 DTYPES = ("f64", "f32", "exact")
 PATIENCE = 0.1  # seconds: a program that takes longer in Python is not compiled as exact straight-line code
@@ -231,7 +233,12 @@ def check_exact(case, guards):
         except ArithmeticError:  # of Python's floats, where those of numpy become inf
             return
         given = () if how in ways else (float,)
-        actual = run(world, ways.get(how, world["program"]), case, k, *given)
+        try:
+            actual = run(world, ways.get(how, world["program"]), case, k, *given)
+        except TraceError as error:
+            if UNKNOWN in str(error):  # a documented limit of exact code
+                return
+            raise
         where = f"call {k} ({how}) exactly:"
         guards.verify(where)
         for name, x, y in zip(("result", "state"), expected, actual):
