@@ -1,7 +1,7 @@
 """Answers for rows: how a call's answer is built of what every row of a vmap returns.
 
-What comes in: `Rows`, of which each row has a number, an array, or any structure of lists, tuples and dicts. What goes
-out: an `Answer`, and for the numbers of the rows a `RowOutput` of the batch, an array that the compiled code fills.
+In: `Rows`, each of which has a number, an array, or any structure of lists, tuples and dicts. Out:
+an `Answer`, and for the numbers of the rows a `RowOutput` of the batch, an array that the compiled code fills.
 Numbers of a regular shape, in an array or in nothing but lists, come as that array; of anything else each number has
 an array of its own, and Python builds the item of each row.
 

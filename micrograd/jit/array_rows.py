@@ -1,6 +1,6 @@
 """Arithmetic on what vmap returns while tracing: an array of any number of rows does what numpy's arrays do.
 
-What comes in: `Rows` that stand for an array, in an operator or in a function of numpy. What goes out: Rows that stand
+In: `Rows` that stand for an array, in an operator or in a function of numpy. Out: Rows that stand
 for the array that numpy would return, by the same operation on one row; or sums and means over the rows. Everything
 else is refused with a TraceError, for it needs the number of rows; so is all that means something else for a list.
 

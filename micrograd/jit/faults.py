@@ -48,7 +48,7 @@ def may_be_fault(error: Exception) -> bool:
 
 @dataclass
 class Failure:
-    """A stage that failed on a tape of so many operations."""
+    """A stage that failed on a tape of `operations` operations."""
 
     stage: str
     error: Exception

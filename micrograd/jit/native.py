@@ -131,7 +131,7 @@ class Walk(ctypes.Structure):
         ("borrows", Word),
         ("block", Pointer),
         ("seen", Pointer),  # the Values that have come
-        ("mask", Word),  # for places among them; 0 if nobody need look
+        ("mask", Word),  # of their hash table; 0 if no Value can come twice
     )
 
 

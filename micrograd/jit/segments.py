@@ -1,6 +1,6 @@
 """Segments: parts of a call that several threads work on.
 
-What comes in: a number of segments, a function that runs one of them, and a workspace for each thread. When
+In: a number of segments, a function that runs one of them, and a workspace for each thread. When
 `run_segments` returns or raises, whatever was raised and in whichever thread, no thread works on them any more.
 
     >>> squares = [0] * 10
@@ -36,7 +36,7 @@ class Job:
         self.segments, self.run, self.held = iter(range(segments)), run, held
         self.workspaces = list(workspaces)
         self.errors: list[BaseException] = []
-        self.is_closed = False  # nobody takes another segment
+        self.is_closed = False  # no thread takes another segment
         self.helping: list[Completion] = []  # for each thread that helps: it has left
         self.wait = wait_for_each(self.helping)
 
@@ -74,7 +74,7 @@ class Helpers:
         self.threads = 0
 
     def call(self, job: Job, wanted: int) -> None:
-        """Hand a job to so many threads, or to as many as can be started."""
+        """Hand a job to `wanted` threads, or to as many as can be started."""
         if self.threads < wanted:
             with starting:
                 try:

@@ -193,7 +193,7 @@ def dict_key(x: dict[Any, Any], leaves: Leaves) -> Any:
 
 
 def refuse_attributes(x: Any, plain: str) -> None:
-    """ArgumentError if a container has attributes of its own: the trace makes another container, without them."""
+    """ArgumentError if a container has attributes: the trace makes another container, without them."""
     if getattr(x, "__dict__", None):
         raise ArgumentError(
             f"must be a {plain} without attributes, got {type(x).__name__} with {', '.join(map(str, vars(x)))}: "
