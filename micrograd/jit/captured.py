@@ -253,6 +253,8 @@ class State:
         elif issubclass(kind, type):
             if not is_foreign(x.__module__):
                 self.add(OfClass, x, path)
+                operators = (f for f in vars(x).values() if isinstance(f, types.FunctionType))  # `__call__` and others
+                self._queue += [(f, (None, "", f.__name__)) for f in operators]
                 self._queue += [(base, (None, "", base.__name__)) for base in x.__bases__]
         elif kind in DESCRIPTORS:
             self._queue += [(getattr(x, name, None), path) for name in ("fget", "fset", "func", "__func__")]
