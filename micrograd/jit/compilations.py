@@ -32,7 +32,7 @@ MANY_ROWS = 128  # of an array: fewer run through a network one by one
 
 
 class RowsError(Exception):
-    """The compiler failed on one row that stands for all, in this stage, on a tape of so many operations."""
+    """The compiler failed while it compiled one row in place of all: the stage, and the number of operations."""
 
     def __init__(self, stage: str, error: Exception, operations: int):
         super().__init__(stage)

@@ -179,7 +179,22 @@ class Variables(Place):
         del self.cell(key).cell_contents
 
 
-class Globals(Place):
+class Entries(Place):
+    """What a dict holds: the access that globals and other dicts share."""
+
+    __slots__ = ()
+
+    def get(self, key: Any) -> Any:
+        return self.holder.get(key, MISSING)
+
+    def put(self, key: Any, x: Any) -> None:
+        self.holder[key] = x
+
+    def remove(self, key: Any) -> None:
+        self.holder.pop(key, None)
+
+
+class Globals(Entries):
     """Those variables of a module that a function names; attributes of the module, if it names the module."""
 
     __slots__ = ("names",)
@@ -192,15 +207,6 @@ class Globals(Place):
     def content(self) -> dict[str, Any]:
         holder = self.holder
         return {name: holder[name] for name in self.names if name in holder}
-
-    def get(self, key: Any) -> Any:
-        return self.holder.get(key, MISSING)
-
-    def put(self, key: Any, x: Any) -> None:
-        self.holder[key] = x
-
-    def remove(self, key: Any) -> None:
-        self.holder.pop(key, None)
 
 
 class OfModule(Globals):
@@ -278,7 +284,7 @@ class OfValues(Place):
         return bool(change.key[1] != "label")  # drawings show it, and it changes no number
 
 
-class Items(Place):
+class Items(Entries):
     """The items of a dict."""
 
     __slots__ = ()
@@ -286,15 +292,6 @@ class Items(Place):
 
     def content(self) -> dict[Any, Any]:
         return dict(self.holder)
-
-    def get(self, key: Any) -> Any:
-        return self.holder.get(key, MISSING)
-
-    def put(self, key: Any, x: Any) -> None:
-        self.holder[key] = x
-
-    def remove(self, key: Any) -> None:
-        self.holder.pop(key, None)
 
     def matters(self, change: Change, uses: Reads) -> bool:
         """A dict that gets new keys other than names and Values is taken for a memo: later calls need not fill it."""
